@@ -124,7 +124,9 @@ class Edit(Part):
     inversion: Literal["direct", "edit_friendly"] = "direct"
     depth: Annotated[float, Field(gt=0, le=1)] = Field(0.65, description="share of the noise schedule inverted")
     steps: Annotated[int, Field(ge=2, le=1000)] = 10
-    guidance_scale: float = Field(1.0, description="w of (1+w) conditional - w unconditional; s = 1 + w is not used")
+    guidance_scale: float = Field(
+        0.0, description="w of (1+w) conditional - w unconditional; 0 is plain conditional (s = 1 + w is 1)"
+    )
     secant_steps: Annotated[int, Field(ge=0, le=8)] = Field(2, description="corrections on the guide's reading")
     mask_quantile: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.75, description="soft threshold of the automatic mask; 0 is no mask"

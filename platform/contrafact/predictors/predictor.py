@@ -1,0 +1,102 @@
+"""A predictor: an ensemble of networks whose readings come in SD over the validation images.
+
+``score`` is what everything else reads: the mean of the members' outputs (logits divided by the calibration
+temperature, or standardised values), minus its mean, over its SD, both taken on the validation images and frozen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from contrafact.predictors.networks import build
+
+
+@dataclass(frozen=True)
+class Target:
+    """One output: ``location`` and ``scale`` standardise a continuous value in training."""
+
+    name: str
+    kind: str  # binary or continuous
+    location: float = 0.0
+    scale: float = 1.0
+
+
+class Predictor(nn.Module):
+    """Ensemble of ``heads`` networks of one family with ``k`` targets."""
+
+    temperature: Tensor
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, family: str, targets: Sequence[Target], seeds: Sequence[int]) -> None:
+        super().__init__()
+        self.family, self.targets, self.seeds = family, tuple(targets), tuple(seeds)
+        self.heads = nn.ModuleList(build(family, len(self.targets), seed) for seed in self.seeds)
+        k = len(self.targets)
+        self.register_buffer("temperature", torch.ones(k))
+        self.register_buffer("centre", torch.zeros(k))
+        self.register_buffer("spread", torch.ones(k))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(target.name for target in self.targets)
+
+    def raw(self, x: Tensor) -> Tensor:
+        """Calibrated logits or standardised values, ``(n, k)``."""
+        return torch.stack([head(x) for head in self.heads]).mean(0) / self.temperature
+
+    def score(self, x: Tensor) -> Tensor:
+        """Readings in SD over the validation images, ``(n, k)``."""
+        return (self.raw(x) - self.centre) / self.spread
+
+    forward = score
+
+    @torch.no_grad()
+    def read(self, images: np.ndarray | Tensor, batch: int = 500, *, raw: bool = False) -> np.ndarray:
+        """``score`` (or ``raw``) of many images, ``(n, k)`` float64.
+
+        ``images`` are 8-bit ``(n, h, w, 3)`` arrays or float ``(n, 3, h, w)`` tensors in [-1, 1].
+        """
+        self.eval()
+        read = self.raw if raw else self.score
+        parts = [read(as_input(images[k : k + batch])) for k in range(0, len(images), batch)]
+        empty = torch.zeros((0, len(self.targets)))
+        return torch.cat([*parts, empty]).double().numpy()
+
+    def save(self, folder: Path) -> None:
+        """Weights as safetensors and a JSON description beside them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / "model.safetensors")
+        description = {"family": self.family, "seeds": self.seeds, "targets": [asdict(target) for target in self.targets]}
+        (folder / "predictor.json").write_text(json.dumps(description, indent=1, sort_keys=True))
+
+    @classmethod
+    def load(cls, folder: Path) -> Predictor:
+        """The predictor saved in ``folder``."""
+        description = json.loads((folder / "predictor.json").read_text())
+        targets = [Target(**target) for target in description["targets"]]
+        predictor = cls(description["family"], targets, description["seeds"])
+        predictor.load_state_dict(load_file(folder / "model.safetensors"))
+        return predictor.eval()
+
+    def with_kinds(self, location: Sequence[float], scale: Sequence[float]) -> None:
+        """Freeze the standardisation of continuous targets."""
+        self.targets = tuple(
+            replace(target, location=float(mean), scale=float(sd))
+            for target, mean, sd in zip(self.targets, location, scale, strict=True)
+        )
+
+
+def as_input(images: np.ndarray | Tensor) -> Tensor:
+    """8-bit ``(n, h, w, 3)`` or float ``(n, 3, h, w)`` images as float32 tensors in [-1, 1]."""
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.as_tensor(images, dtype=torch.float32)
