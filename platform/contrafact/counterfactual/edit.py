@@ -1,0 +1,110 @@
+"""The engine: doses of one direction on a batch of inverted images, corrected until they are what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from contrafact.counterfactual.direction import Direction
+from contrafact.diffusion.denoiser import Denoiser
+from contrafact.diffusion.invert import Path, replay
+
+Measure = Callable[[Tensor, Tensor], Tensor]  # edited (m, c, h, w), sources (m, c, h, w) -> (m,)
+
+
+@dataclass(frozen=True)
+class Edited:
+    """``images`` (n, d, c, h, w) in [-1, 1], ``strength`` and ``reached`` (n, d): what was applied and measured."""
+
+    images: Tensor
+    strength: Tensor
+    reached: Tensor
+
+
+def edit(
+    denoiser: Denoiser,
+    path: Path,
+    direction: Direction,
+    start: Tensor,
+    target: Tensor,
+    measure: Measure,
+    *,
+    corrections: int,
+    mask_quantile: float = 0.0,
+    tolerance: float = 0.0,
+    bounds: tuple[float, float] = (0.4, 2.5),
+) -> Edited:
+    """Edit every image of ``path`` at ``d`` doses.
+
+    ``start`` (n, d) strengths of the first pass; ``target`` (n, d) what ``measure`` should give. Each correction
+    multiplies a row's strength by target over reached (a secant through the exact dose 0), within ``bounds`` of the
+    start; rows with target 0 stay at strength 0. It stops early where all rows are within ``tolerance`` (relative).
+    The automatic mask belongs inside the loop, since masking lowers the reading. Pixels stay in [-1, 1].
+    """
+    n, d = target.shape
+    index = torch.arange(n).repeat_interleave(d)
+    sources = path.x[0]
+    strength, wanted = start.flatten().clone(), target.flatten()
+    low, high = (start.flatten().abs() * bound for bound in bounds)
+    for correction in range(corrections + 1):
+        push = direction.push(path, index, strength)
+        change = replay(denoiser, path, index, push.condition, push.change) - sources[index]
+        if mask_quantile > 0:
+            change = (
+                change.view(n, d, *change.shape[1:])
+                * automatic_mask(change.view(n, d, *change.shape[1:]), mask_quantile)
+            ).flatten(0, 1)
+        images = (sources[index] + change).clamp(-1, 1)
+        with torch.no_grad():
+            reached = measure(images, sources[index])
+        off = wanted - reached
+        if correction == corrections or bool((off.abs() <= tolerance * wanted.abs()).all()):
+            break
+        ratio = torch.where(reached * wanted > 0, wanted / reached, torch.ones_like(wanted)).clamp(0.5, 2.0)
+        moved = (strength.abs() * ratio).clamp(low, high) * strength.sign()
+        strength = torch.where((wanted == 0) | (off.abs() <= tolerance * wanted.abs()), strength, moved)
+    return Edited(images.view(n, d, *images.shape[1:]), strength.view(n, d), reached.view(n, d))
+
+
+def automatic_mask(change: Tensor, quantile: float) -> Tensor:
+    """Soft mask (n, 1, 1, h, w) of where ``change`` (n, d, c, h, w) is large at any dose.
+
+    The mean absolute change over doses and channels, blurred by 1 pixel, rises from 0 to 1 around its ``quantile``.
+    """
+    size = change.abs().mean((1, 2))[:, None]
+    size = _blur(size)
+    threshold = size.flatten(1).quantile(quantile, dim=1)[:, None, None, None].clamp(min=1e-12)
+    return ((size / threshold - 0.6) / 0.8).clamp(0, 1)[:, :, None].transpose(1, 2)
+
+
+def _blur(picture: Tensor, sigma: float = 1.0) -> Tensor:
+    reach = torch.arange(-3, 4, dtype=picture.dtype)
+    kernel = torch.exp(-(reach**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    padded = torch.nn.functional.pad(picture, (3, 3, 3, 3), mode="reflect")
+    across = torch.nn.functional.conv2d(padded, kernel.view(1, 1, 1, -1))
+    return torch.nn.functional.conv2d(across, kernel.view(1, 1, -1, 1))
+
+
+def smooth_field(noise: Tensor) -> Tensor:
+    """White noise (n, c, h, w) smoothed at a twelfth of the side: pictures without fine grain."""
+    side = noise.shape[-1]
+    coarse = torch.nn.functional.interpolate(noise, size=max(4, side // 4), mode="area")
+    return torch.nn.functional.interpolate(coarse, size=noise.shape[-2:], mode="bicubic", align_corners=False)
+
+
+def pixel_norm(images: Tensor, sources: Tensor) -> Tensor:
+    """Root mean square change of a row (m,), range of images 2."""
+    return (images - sources).pow(2).flatten(1).mean(1).sqrt()
+
+
+def reading_change(readers: Sequence[Callable[[Tensor], Tensor]]) -> Measure:
+    """Mean change of ``readers`` from source to edited image."""
+
+    def measure(images: Tensor, sources: Tensor) -> Tensor:
+        return torch.stack([reader(images) - reader(sources) for reader in readers]).mean(0)
+
+    return measure
