@@ -1,0 +1,1 @@
+"""Statistics: data frames in, statements out."""

@@ -1,0 +1,299 @@
+"""From ratings of doses to statements: does what was edited move people more than editing itself does?
+
+One row is one rating: ``participant``, ``image``, ``direction``, ``question``, ``arm`` (treated, null, sham,
+placebo), ``draw`` (number of the sham direction or placebo permutation), ``dose`` (SD of the outcome score) and
+``value`` (rating points). A boolean column ``excluded`` leaves rows out by a registered rule. Dose 0 is the null
+arm and belongs to every arm.
+
+Every arm has an odd component, its slope on the dose, and an even one, its slope on the absolute dose: the mark
+that plus and minus share. People and images are crossed random effects, both with their own slope on the treated
+dose (Judd, Westfall & Kenny 2012); a sham direction is fresh for each image and a placebo guide is one draw of
+many, so each has a random slope as well and no single lucky draw decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from contrafact.stats.equivalence import tost_contrast
+from contrafact.stats.mixed import MIN_LEVELS, Contrast, MixedFit, Random, contrast, fit
+from contrafact.stats.statement import Statement
+
+ARMS = ("treated", "sham", "placebo")
+CONTRASTS = (*ARMS, "treated-sham", "treated-placebo")
+UNIT = "rating points per SD of dose"
+EVEN_UNIT = "rating points per SD of absolute dose"
+CROWDED = 0.2
+"""More than this share of ratings at an end of the scale is told as a ceiling or floor."""
+
+_SLOPES = {
+    "treated": (Random("participant", "treated"), Random("image", "treated")),
+    "sham": (Random("image", "sham"),),
+    "placebo": (Random("draw", "placebo"),),
+}
+
+
+@dataclass(frozen=True)
+class Test:
+    """One claim about the dose slope of an arm, or of one arm minus another.
+
+    ``margin`` (rating points per SD of dose) is the bound of an equivalence test, None for a difference.
+    """
+
+    id: str
+    direction: str
+    question: str
+    arm: str = "treated-sham"
+    test: Literal["difference", "equivalence"] = "difference"
+    alternative: Literal["two-sided", "greater", "less"] = "two-sided"
+    margin: float | None = None
+    alpha: float = 0.05
+    family: str = "main"
+    label: Literal["registered", "exploratory"] = "registered"
+
+
+def analyse(
+    table: pd.DataFrame,
+    tests: Sequence[Test],
+    seed: int,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+) -> tuple[Statement, ...]:
+    """Test the registered claims, and set beside them what is exploratory.
+
+    Registered statements come first, in their order, with Holm's correction within each family (over all
+    directions and questions of the study). For every direction and question in the table follow the slopes and
+    contrasts that nobody registered, the even components, and a by-image paired contrast as a robustness line.
+    ``bounds`` gives the ends of the scale of a question; ``seed`` is that of the study, told with each statement
+    (nothing here is random). What cannot be estimated is a statement with NaN and the reason.
+    """
+    models = {
+        (str(direction), str(question)): _model(rows, (bounds or {}).get(str(question)))
+        for (direction, question), rows in table.groupby(["direction", "question"], sort=True)
+    }
+    empty = _Model(pd.DataFrame(columns=[*table.columns]), None, {}, ("no rating answers this question",))
+    tested = [(test, models.get((test.direction, test.question), empty)) for test in tests]
+    registered = _holm([_tested(test, model, seed) for test, model in tested], tests)
+    known = {(test.direction, test.question, test.arm) for test in tests}
+    beside = [
+        statement
+        for (direction, question), model in models.items()
+        for statement in _explored(model, direction, question, seed, known)
+    ]
+    return (*registered, *beside)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The fit of one direction and question; ``reasons`` says why an arm is not in it."""
+
+    rows: pd.DataFrame
+    fitted: MixedFit | None
+    reasons: dict[str, str]
+    caveats: tuple[str, ...]
+    even: bool = False
+
+
+def _model(table: pd.DataFrame, bounds: tuple[float, float] | None) -> _Model:
+    caveats = [*_exclusions(table)]
+    rows = table[~table["excluded"].astype(bool)] if "excluded" in table else table
+    if missing := int(rows["value"].isna().sum()):
+        caveats.append(f"{missing} trials without an answer are left out")
+        rows = rows[rows["value"].notna()]
+    dose = rows["dose"].to_numpy(float)
+    rows = rows.assign(**{arm: dose * (rows["arm"] == arm).to_numpy() for arm in ARMS})
+    rows = rows.assign(**{f"even_{arm}": rows[arm].abs() for arm in ARMS})
+    caveats += _visible(rows, bounds)
+
+    reasons: dict[str, str] = {}
+    for unit in ("participant", "image"):
+        if rows[unit].nunique() < MIN_LEVELS:
+            reason = f"{rows[unit].nunique()} of {unit}: with fewer than {MIN_LEVELS}, nothing holds for new ones; add some"
+            return _Model(rows, None, dict.fromkeys(ARMS, reason), tuple(caveats))
+    for arm in ARMS:
+        moved = rows[rows[arm] != 0]
+        group = "draw" if arm == "placebo" else "image"
+        if moved.empty:
+            reasons[arm] = f"no ratings in the arm '{arm}'"
+        elif moved[group].nunique() < MIN_LEVELS:
+            reasons[arm] = (
+                f"{moved[group].nunique()} of {group} in the arm '{arm}', too few to tell one from all; "
+                f"plan at least {MIN_LEVELS}"
+            )
+    arms = [arm for arm in ARMS if arm not in reasons]
+    # With doses on one side only, dose and absolute dose are the same column.
+    even = bool(arms) and all(rows[arm].nunique() > 2 and rows[arm].min() < 0 < rows[arm].max() for arm in arms)
+    left = rows[rows["arm"].isin([*arms, "null"])]
+    terms = [*arms, *(f"even_{arm}" for arm in arms if even)]
+    random = (Random("participant"), Random("image"), *(term for arm in arms for term in _SLOPES[arm]))
+    try:
+        if not arms:
+            raise ValueError("no arm can be estimated")
+        fitted = fit(left, f"value ~ {' + '.join(terms)}", random)
+    except ValueError as error:
+        return _Model(left, None, {arm: reasons.get(arm, str(error)) for arm in ARMS}, tuple(caveats))
+    if fitted.singular:
+        caveats.append(f"variance estimated as zero, term kept: {', '.join(fitted.singular)}")
+    if not fitted.converged:
+        caveats.append("the fit did not converge, so no verdict is given")
+    return _Model(left, fitted, reasons, tuple(caveats), even)
+
+
+def _parts(arm: str) -> dict[str, float]:
+    first, *second = arm.split("-")
+    return {first: 1.0, **dict.fromkeys(second, -1.0)}
+
+
+def _blank(
+    id: str, model: _Model, arm: str, direction: str, question: str, seed: int, *, even: bool = False
+) -> Statement:
+    """A statement about ``arm`` of which nothing is known yet but who was counted, and in which unit."""
+    rows = model.rows[model.rows["arm"].isin([*_parts(arm), "null"])]
+    nan = math.nan
+    return Statement(
+        id=id, label="exploratory", arm=arm, estimate=nan, low=nan, high=nan, p=nan, p_adjusted=nan, equivalent=None,
+        margin=nan, n_ratings=len(rows), n_participants=rows["participant"].nunique(),
+        n_images=rows["image"].nunique(), unit=EVEN_UNIT if even else UNIT, method="not estimable", seed=seed,
+        caveats=model.caveats, direction=direction, question=question, component="even" if even else "odd",
+    )  # fmt: skip
+
+
+def _estimated(
+    model: _Model, blank: Statement, level: float, alternative: Literal["two-sided", "greater", "less"]
+) -> tuple[Statement, Contrast | None]:
+    even = blank.component == "even"
+    parts = _parts(blank.arm)
+    reasons = [model.reasons[arm] for arm in parts if arm in model.reasons]
+    if model.fitted is None and not reasons:
+        reasons = ["not estimable"] if not model.caveats else []
+    if even and not model.even and not reasons:
+        reasons = ["doses lie on one side of 0, so odd and even cannot be told apart"]
+    if reasons or model.fitted is None:
+        return replace(blank, caveats=(*blank.caveats, *dict.fromkeys(reasons))), None
+    weights = {f"even_{arm}" if even else arm: weight for arm, weight in parts.items()}
+    found = contrast(model.fitted, weights, level=level, alternative=alternative)
+    caveats = (*blank.caveats, found.note) if found.note else blank.caveats
+    method = f"{model.fitted.method}; t({found.df:.1f}) = {found.t:.2f}, Satterthwaite df"
+    filled = replace(
+        blank, estimate=found.estimate, low=found.low, high=found.high, p=found.p, se=found.se, df=found.df,
+        level=level, method=method, caveats=caveats,
+    )  # fmt: skip
+    return filled, found
+
+
+def _tested(test: Test, model: _Model, seed: int) -> Statement:
+    blank = replace(_blank(test.id, model, test.arm, test.direction, test.question, seed), label=test.label)
+    if test.test == "difference":
+        return _estimated(model, blank, 1 - test.alpha, test.alternative)[0]
+    margin = test.margin if test.margin is not None else math.nan
+    filled, found = _estimated(model, replace(blank, margin=margin), 1 - 2 * test.alpha, "two-sided")
+    if found is None:
+        return filled
+    lower, upper = tost_contrast(found, margin)
+    method = f"{filled.method}; two one-sided tests, p above -margin {lower:.3g}, p below margin {upper:.3g}"
+    return replace(filled, p=max(lower, upper), method=method)
+
+
+def _holm(statements: Sequence[Statement], tests: Sequence[Test]) -> list[Statement]:
+    """Holm (1979) within each family; what is not estimable counts as a test that failed."""
+    adjusted = list(statements)
+    for family in dict.fromkeys(test.family for test in tests):
+        places = [place for place, test in enumerate(tests) if test.family == family]
+        p = [1.0 if math.isnan(statements[place].p) else statements[place].p for place in places]
+        for place, value in zip(places, multipletests(p, method="holm")[1], strict=True):
+            statement, test = statements[place], tests[place]
+            if math.isnan(statement.p):
+                continue
+            unsure = any("did not converge" in caveat for caveat in statement.caveats)
+            passed = None if unsure else bool(value <= test.alpha)
+            adjusted[place] = replace(
+                statement,
+                p_adjusted=float(value),
+                verdict=passed,
+                equivalent=passed if test.test == "equivalence" else None,
+                method=f"{statement.method}; Holm over {len(places)} in family '{family}'",
+            )
+    return adjusted
+
+
+def _explored(
+    model: _Model, direction: str, question: str, seed: int, known: set[tuple[str, str, str]]
+) -> Iterator[Statement]:
+    absent = {arm for arm in ARMS if not (model.rows["arm"] == arm).any()}
+    about = (direction, question, seed)
+    for arm in CONTRASTS:
+        if absent & set(_parts(arm)):
+            continue
+        if (direction, question, arm) not in known:
+            blank = _blank(f"slope-{arm}-{direction}-{question}", model, arm, *about)
+            yield _estimated(model, blank, 0.95, "two-sided")[0]
+        blank = _blank(f"even-{arm}-{direction}-{question}", model, arm, *about, even=True)
+        yield _estimated(model, blank, 0.95, "two-sided")[0]
+    if not absent & {"treated", "sham"}:
+        yield _paired(model.rows, _blank(f"paired-treated-sham-{direction}-{question}", model, "treated-sham", *about))
+
+
+def _paired(rows: pd.DataFrame, blank: Statement) -> Statement:
+    """One slope for each image and arm by least squares within participants, then a t test over images.
+
+    It leans on no variance model, and takes images as the only sample: a robustness line, not the main one.
+    """
+    rows = rows[rows["arm"].isin(("treated", "sham", "null"))]
+    both = rows.groupby("image")[["treated", "sham"]].nunique().min(axis=1) >= 2
+    rows = rows[rows["image"].isin(both[both].index)]
+    if both.sum() < MIN_LEVELS:
+        return replace(blank, caveats=(*blank.caveats, f"{both.sum()} images have both arms; plan {MIN_LEVELS}"))
+    image = pd.get_dummies(rows["image"], dtype=float).to_numpy()
+    participant = pd.get_dummies(rows["participant"], dtype=float, drop_first=True).to_numpy()
+    slopes = [image * rows[[arm]].to_numpy() for arm in ("treated", "sham")]
+    found, *_ = np.linalg.lstsq(np.hstack([*slopes, image, participant]), rows["value"].to_numpy(float), rcond=None)
+    n = image.shape[1]
+    difference = found[:n] - found[n : 2 * n]
+    test = stats.ttest_1samp(difference, 0.0)
+    low, high = test.confidence_interval(0.95)
+    return replace(
+        blank, estimate=float(difference.mean()), low=float(low), high=float(high), p=float(test.pvalue),
+        se=float(stats.sem(difference)), df=float(n - 1), n_ratings=len(rows), n_images=n,
+        n_participants=rows["participant"].nunique(),
+        method=f"paired slopes of each image, least squares within participants; t({n - 1}) = {test.statistic:.2f}",
+    )  # fmt: skip
+
+
+def _exclusions(table: pd.DataFrame) -> Iterator[str]:
+    """Do exclusions fall on one arm more than on another?"""
+    if "excluded" not in table or not table["excluded"].any():
+        return
+    counts = pd.crosstab(table["arm"], table["excluded"].astype(bool))
+    yield f"{int(table['excluded'].sum())} of {len(table)} ratings are excluded by registered rules"
+    if counts.shape == (1, 2) or counts.shape[1] < 2:
+        return
+    p = stats.chi2_contingency(counts).pvalue
+    if p < 0.01:
+        yield f"exclusions differ by arm (chi-squared, p = {p:.3g}): the arms may no longer compare like with like"
+
+
+def _visible(rows: pd.DataFrame, bounds: tuple[float, float] | None) -> Iterator[str]:
+    """What the table itself tells against reading a slope as planned."""
+    if bounds is not None and len(rows):
+        for end, name in zip(bounds, ("floor", "ceiling"), strict=True):
+            share = float((rows["value"] == end).mean())
+            if share > CROWDED:
+                yield f"{share:.0%} of ratings are at the {name} of the scale"
+    grids = {arm: set(rows.loc[rows["arm"] == arm, "dose"]) for arm in ARMS}
+    for arm in ("sham", "placebo"):
+        if grids[arm] and grids["treated"] and grids[arm] != grids["treated"]:
+            yield f"the doses of '{arm}' are not those of 'treated'"
+    if grids["treated"] and not (rows["arm"] == "null").any():
+        yield "no dose 0 was rated: the arms have no common zero"
+    images = {arm: set(rows.loc[rows["arm"] == arm, "image"]) for arm in ("treated", "sham")}
+    if images["sham"] and (unmatched := len(images["treated"] ^ images["sham"])):
+        yield f"{unmatched} images were rated in only one of treated and sham"
+    if len(rows) and rows.groupby("participant").size().max() > 0.25 * len(rows):
+        yield "one participant gave more than a quarter of all ratings"
