@@ -28,18 +28,22 @@ class World(Part):
 
     name: Literal["faces"] = "faces"
     kind: Literal["true", "confounded", "null_outcome", "null_rating", "artefact"] = "true"
-    images: Annotated[int, Field(ge=200, le=200_000, description="number of rendered images, one unit each")] = 26_000
-    cause: Name = Field("groom", description="the factor that moves the outcome")
-    nuisance: Name = Field("skin", description="the factor that rides on the cause in a confounded world")
-    correlation: Annotated[float, Field(ge=-0.9, le=0.9)] = Field(
-        0.5, description="correlation of nuisance and cause in a confounded world"
+    images: Annotated[
+        int, Field(ge=200, le=200_000, description="number of rendered images, one unit each")
+    ] = 26_000
+    cause: Name = Field(default="groom", description="the factor that moves the outcome")
+    nuisance: Name = Field(
+        default="skin", description="the factor that rides on the cause in a confounded world"
     )
-    effect: float = Field(1.8, description="logit of the outcome per SD of the cause")
+    correlation: Annotated[float, Field(ge=-0.9, le=0.9)] = Field(
+        default=0.5, description="correlation of nuisance and cause in a confounded world"
+    )
+    effect: float = Field(default=1.8, description="logit of the outcome per SD of the cause")
 
 
 class Covariate(Part):
     kind: Literal["binary", "continuous"] = "continuous"
-    protected: bool = Field(False, description="may be held, never aimed at")
+    protected: bool = Field(default=False, description="may be held, never aimed at")
 
 
 class Outcome(Part):
@@ -61,21 +65,24 @@ class Splits(Part):
     def _whole(self) -> Splits:
         total = sum(getattr(self, name) for name in SPLITS)
         if abs(total - 1) > 1e-6:
-            raise ValueError(f"the five shares add up to {total:g}, not 1")
+            raise ValueError(f"five shares that add up to 1 (these make {total:g})")
         return self
 
 
 class Images(Part):
     """Where the images come from; a rendered world needs no manifest."""
 
-    manifest: str | None = Field(None, description="CSV or Parquet with `image`, the unit, outcome and covariates")
+    manifest: str | None = Field(
+        None, description="CSV or Parquet with `image`, the unit, outcome and covariates"
+    )
     folder: str | None = Field(None, description="folder against which the manifest's `image` is resolved")
-    unit_id: Name = Field("unit_id", description="column of the unit (person, product, artist)")
+    unit_id: Name = Field(default="unit_id", description="column of the unit (person, product, artist)")
     outcome: Outcome = Outcome()
     covariates: dict[Name, Covariate] = {}
-    size: Literal[16, 32, 64, 128] = Field(32, description="side of the model's image in pixels")
+    size: Literal[16, 32, 64, 128] = Field(default=32, description="side of the model's image in pixels")
     crop: Literal["none", "face", "boxes"] = Field(
-        "none", description="`boxes` reads box_left, box_top, box_width, box_height (pixels) from the manifest"
+        default="none",
+        description="`boxes` reads box_left, box_top, box_width, box_height (pixels) from the manifest",
     )
     splits: Splits = Splits()
     extra: str | None = Field(None, description="manifest of unlabelled images for the generator alone")
@@ -84,22 +91,26 @@ class Images(Part):
 class Model(Part):
     """The conditional diffusion model."""
 
-    start: str = Field("scratch", description="`scratch`, or a diffusers model folder to fine-tune")
+    start: str = Field(default="scratch", description="`scratch`, or a diffusers model folder to fine-tune")
     prediction: Literal["v", "epsilon", "sample"] = "v"
     schedule: Literal["cosine", "linear"] = "cosine"
     timesteps: Annotated[int, Field(ge=10, le=4000)] = 1000
-    channels: tuple[Count, ...] = Field((64, 96, 128), description="channels of each level; multiples of 8")
-    patch: Literal[1, 2, 4] = Field(2, description="pixels folded into channels, a side")
+    channels: tuple[Count, ...] = Field(
+        default=(64, 96, 128), description="channels of each level; multiples of 8"
+    )
+    patch: Literal[1, 2, 4] = Field(default=2, description="pixels folded into channels, a side")
     condition_dropout: Share = 0.1
-    images_seen: Count = Field(110_000, description="images shown in training, repeats counted")
+    images_seen: Count = Field(default=110_000, description="images shown in training, repeats counted")
     batch: Count = 32
     learning_rate: Positive = 1e-3
     warmup_steps: Annotated[int, Field(ge=0)] = 300
-    ema_halflife_images: Positive = Field(11_000, description="half-life of the weight average, in images")
+    ema_halflife_images: Positive = Field(
+        default=11_000, description="half-life of the weight average, in images"
+    )
     clip_norm: Positive = 1.0
-    augment: bool = Field(False, description="mirror, shift and tint the training images")
+    augment: bool = Field(default=False, description="mirror, shift and tint the training images")
     mixed_precision: Literal["auto", "off"] = "auto"
-    checkpoint_images: Count = Field(10_000, description="images between checkpoints")
+    checkpoint_images: Count = Field(default=10_000, description="images between checkpoints")
 
 
 class Predictor(Part):
@@ -107,7 +118,9 @@ class Predictor(Part):
     epochs: Count = 6
     batch: Count = 64
     learning_rate: Positive = 2e-3
-    denoised_share: Share = Field(0.5, description="share of each batch that was noised and denoised again")
+    denoised_share: Share = Field(
+        default=0.5, description="share of each batch that was noised and denoised again"
+    )
     augment: bool = False
 
 
@@ -115,74 +128,98 @@ class Predictors(Part):
     guide: Predictor = Predictor(heads=3)
     judge: Predictor = Predictor(denoised_share=0.0)
     probe: Predictor = Predictor(denoised_share=0.0)
-    bootstrap: Count = Field(1000, description="resamples of units behind each interval")
+    bootstrap: Count = Field(default=1000, description="resamples of units behind each interval")
 
 
 class Edit(Part):
     """How a direction is followed."""
 
     inversion: Literal["direct", "edit_friendly"] = "direct"
-    depth: Annotated[float, Field(gt=0, le=1)] = Field(0.65, description="share of the noise schedule inverted")
+    depth: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.65, description="share of the noise schedule inverted"
+    )
     steps: Annotated[int, Field(ge=2, le=1000)] = 10
     guidance_scale: float = Field(
-        0.0, description="w of (1+w) conditional - w unconditional; 0 is plain conditional (s = 1 + w is 1)"
+        default=0.0,
+        description="w of (1+w) conditional - w unconditional; 0 is plain conditional (s = 1 + w is 1)",
     )
-    secant_steps: Annotated[int, Field(ge=0, le=8)] = Field(2, description="corrections on the guide's reading")
+    secant_steps: Annotated[int, Field(ge=0, le=8)] = Field(
+        default=2, description="corrections on the guide's reading"
+    )
     mask_quantile: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.75, description="soft threshold of the automatic mask; 0 is no mask"
+        default=0.75, description="soft threshold of the automatic mask; 0 is no mask"
     )
-    trust_radius: Positive = Field(0.1, description="largest RMS of one guidance step, images in [-1, 1]")
-    batch: Count = Field(32, description="images edited at once")
+    trust_radius: Positive = Field(
+        default=0.1, description="largest RMS of one guidance step, images in [-1, 1]"
+    )
+    batch: Count = Field(default=32, description="images edited at once")
 
 
 class Direction(Part):
     """What is to change, and what must not."""
 
     kind: Literal["condition", "guidance"] = Field(
-        "condition", description="`condition` shifts the outcome condition; `guidance` follows the guide's gradient"
+        default="condition",
+        description="`condition` shifts the outcome condition; `guidance` follows the guide's gradient",
     )
-    target: Name = Field("outcome", description="the outcome, or a covariate that is not protected")
+    target: Name = Field(default="outcome", description="the outcome, or a covariate that is not protected")
     hold: tuple[Name, ...] = ()
-    audit: str | None = Field(None, description="why a protected attribute is aimed at; without it that is refused")
+    audit: str | None = Field(
+        None, description="why a protected attribute is aimed at; without it that is refused"
+    )
     edit: Edit = Edit()
 
 
 class Doses(Part):
-    """Requested changes in SD of the outcome score over the validation images; 0 is added where absent."""
+    """Requested changes in SD of the outcome score over the validation images; 0 is the null arm."""
 
     grid: tuple[float, ...] = (-1.5, -0.75, 0.0, 0.75, 1.5)
-    support: tuple[Share, Share] = Field((0.005, 0.995), description="quantiles of real scores that bound an image")
+    support: tuple[Share, Share] = Field(
+        default=(0.005, 0.995), description="quantiles of real scores that bound an image"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Doses:
         if len(set(self.grid)) != len(self.grid) or list(self.grid) != sorted(self.grid):
-            raise ValueError("doses must be different and in ascending order")
-        if 0.0 not in self.grid:
-            raise ValueError("the grid must contain 0, the null arm")
+            raise ValueError("a grid of different doses in ascending order")
+        if 0.0 not in self.grid or len(self.grid) < 2:
+            raise ValueError("a grid that holds 0 (the null arm) and at least one other dose")
         if self.support[0] >= self.support[1]:
-            raise ValueError("support must be a lower and a higher quantile")
+            raise ValueError("support as a lower and a higher quantile")
         return self
 
 
 class Arms(Part):
     treated: Literal[True] = True
-    sham: bool = Field(True, description="a fresh direction for every image, matched on pixel norm")
-    placebo: Annotated[int, Field(ge=0, le=500)] = Field(12, description="number of label permutations")
-    images: Count = Field(60, description="stimuli images to edit (those in support, in a seeded order)")
+    sham: bool = Field(default=True, description="a fresh direction for every image, matched on pixel norm")
+    placebo: Annotated[int, Field(ge=0, le=500)] = Field(
+        default=12, description="number of label permutations"
+    )
+    images: Count = Field(
+        default=60, description="stimuli images to edit (those in support, in a seeded order)"
+    )
 
 
 class Gate(Part):
     """On quality only, on whole matched sets; never on the reported outcome score."""
 
-    null_error: Positive = Field(1e-4, description="largest dose 0 error, range [0, 1]")
-    leakage_sd: Positive = Field(1.0, description="largest absolute leakage of one stimulus, SD of the covariate")
-    norm_ratio: tuple[Positive, Positive] = Field((0.9, 1.1), description="sham and placebo over treated pixel norm")
-    realism: Positive = Field(4.0, description="largest distance to real features, in SD of real distances")
-    artefact_auc: Share = Field(0.9, description="a set of directions above it is stopped")
+    null_error: Positive = Field(default=1e-4, description="largest dose 0 error, range [0, 1]")
+    leakage_sd: Positive = Field(
+        default=1.0, description="largest absolute leakage of one stimulus, SD of the covariate"
+    )
+    norm_ratio: tuple[Positive, Positive] = Field(
+        default=(0.9, 1.1), description="sham and placebo over treated pixel norm"
+    )
+    realism: Positive = Field(
+        default=4.0, description="largest distance to real features, in SD of real distances"
+    )
+    artefact_auc: Share = Field(default=0.9, description="a set of directions above it is stopped")
 
 
 class Review(Part):
-    required: bool = Field(False, description="the run stops before registration until people have reviewed")
+    required: bool = Field(
+        default=False, description="the run stops before registration until people have reviewed"
+    )
 
 
 class Question(Part):
@@ -190,29 +227,35 @@ class Question(Part):
     text: Annotated[str, Field(min_length=3, max_length=500)]
     low: Annotated[str, Field(max_length=80)] = "not at all"
     high: Annotated[str, Field(max_length=80)] = "very much"
-    scale: Literal["vas", "likert7"] = Field("vas", description="`vas` is 0 to 100")
+    scale: Literal["vas", "likert7"] = Field(default="vas", description="`vas` is 0 to 100")
 
 
 class Respondents(Part):
     """Simulated people, who see pixels through the reader alone."""
 
-    reads: Name = Field("groom", description="factor of the world that answers depend on")
-    slope: float = Field(12.0, description="rating points per SD of the factor that is read")
-    participant_sd: Annotated[float, Field(ge=0)] = Field(8.0, description="rating points")
-    participant_slope_sd: Annotated[float, Field(ge=0)] = Field(3.0, description="rating points per SD")
-    image_sd: Annotated[float, Field(ge=0)] = Field(6.0, description="rating points")
-    image_slope_sd: Annotated[float, Field(ge=0)] = Field(2.0, description="rating points per SD")
-    noise_sd: Annotated[float, Field(ge=0)] = Field(12.0, description="rating points")
-    lapse: Share = Field(0.03, description="share of answers that are uniform draws")
-    inattentive: Share = Field(0.05, description="share of participants who answer without looking")
-    mark_slope: float = Field(0.0, description="rating points per SD of the mark of editing (artefact world)")
+    reads: Name = Field(default="groom", description="factor of the world that answers depend on")
+    slope: float = Field(default=12.0, description="rating points per SD of the factor that is read")
+    participant_sd: Annotated[float, Field(ge=0)] = Field(default=8.0, description="rating points")
+    participant_slope_sd: Annotated[float, Field(ge=0)] = Field(
+        default=3.0, description="rating points per SD"
+    )
+    image_sd: Annotated[float, Field(ge=0)] = Field(default=6.0, description="rating points")
+    image_slope_sd: Annotated[float, Field(ge=0)] = Field(default=2.0, description="rating points per SD")
+    noise_sd: Annotated[float, Field(ge=0)] = Field(default=12.0, description="rating points")
+    lapse: Share = Field(default=0.03, description="share of answers that are uniform draws")
+    inattentive: Share = Field(default=0.05, description="share of participants who answer without looking")
+    mark_slope: float = Field(
+        default=0.0, description="rating points per SD of the mark of editing (artefact world)"
+    )
 
 
 class Pay(Part):
     currency: Literal["GBP", "USD", "EUR"] = "GBP"
     hourly: Annotated[float, Field(ge=0)] = 9.0
     minutes: Annotated[float, Field(gt=0)] = 8.0
-    fee_share: Annotated[float, Field(ge=0)] = Field(0.33, description="the panel's fee on top of pay")
+    fee_share: Annotated[float, Field(ge=0)] = Field(
+        default=0.33, description="the panel's fee on top of pay"
+    )
 
 
 class Survey(Part):
@@ -221,7 +264,9 @@ class Survey(Part):
     participants: Annotated[int, Field(ge=2, le=100_000)] = 60
     trials_per_participant: Annotated[int, Field(ge=2, le=1000)] = 52
     attention_trials: Annotated[int, Field(ge=0, le=10)] = 2
-    respondents: Respondents | None = Field(None, description="simulated people; absent: a panel of real people")
+    respondents: Respondents | None = Field(
+        None, description="simulated people; absent: a panel of real people"
+    )
     pay: Pay = Pay()
 
 
@@ -233,7 +278,7 @@ class Hypothesis(Part):
     direction: Name
     question: Name
     arm: Literal["treated", "sham", "placebo", "treated-sham", "treated-placebo"] = Field(
-        "treated-sham", description="an arm's dose slope, or the contrast of two"
+        default="treated-sham", description="an arm's dose slope, or the contrast of two"
     )
     test: Literal["difference", "equivalence"] = "difference"
     alternative: Literal["two-sided", "greater", "less"] = "two-sided"
@@ -245,14 +290,16 @@ class Hypothesis(Part):
     @model_validator(mode="after")
     def _margin(self) -> Hypothesis:
         if (self.test == "equivalence") != (self.margin is not None):
-            raise ValueError("an equivalence test needs `margin`, a difference test has none")
+            raise ValueError("`margin` with an equivalence test, and none with a difference test")
         return self
 
 
 class Stimuli(Part):
     """Finished stimuli brought from elsewhere: survey and statistics alone are used."""
 
-    manifest: str = Field(description="CSV or Parquet with `stimulus`, `image`, `direction`, `arm`, `dose`, `file`")
+    manifest: str = Field(
+        description="CSV or Parquet with `stimulus`, `image`, `direction`, `arm`, `dose`, `file`"
+    )
     folder: str | None = None
 
 
@@ -276,4 +323,4 @@ class Study(Part):
     survey: Survey | None = None
     hypotheses: tuple[Hypothesis, ...] = ()
 
-    # Rules that join several keys stand in study/load.py, where each can be told with its own line.
+    # Rules that join several keys stand in study/rules.py, where each can be told with its own line.

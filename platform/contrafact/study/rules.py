@@ -1,0 +1,264 @@
+"""The rules that join several keys of a study.
+
+They read the raw values, not the validated study, so that a wrong number in one place does not hide a wrong word
+in another. Values of a wrong type are passed over here: the schema tells them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from contrafact.errors import nearest
+from contrafact.study import schema
+from contrafact.study.source import Finding, Loc, shown
+from contrafact.study.worlds import FACES_FACTORS, WORLD_FACTORS
+
+SOURCES = ("world", "images", "stimuli")
+WITH_WORLD = ("size", "splits", "covariates")
+UNUSED_BY_STIMULI = ("model", "predictors", "directions", "doses", "arms", "gate")
+
+Raw = dict[str, Any]
+
+
+def broken(raw: Raw) -> list[Finding]:
+    """Every broken rule of a study that was read but not yet validated."""
+    rules = (_source, _splits_of_a_world, _world, _network, _directions, _survey, _hypotheses)
+    return [finding for rule in rules for finding in rule(raw)]
+
+
+def _at(raw: Raw, *loc: str | int) -> Any:
+    """The value at a place, None where there is none."""
+    value: Any = raw
+    for part in loc:
+        if isinstance(value, dict) and isinstance(part, str):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            return None
+    return value
+
+
+def _section(raw: Raw, *loc: str | int) -> Raw:
+    value = _at(raw, *loc)
+    return value if isinstance(value, dict) else {}
+
+
+def _items(raw: Raw, *loc: str | int) -> list[Any]:
+    value = _at(raw, *loc)
+    return value if isinstance(value, list) else []
+
+
+def _words(words: Iterable[str]) -> str:
+    return ", ".join(words) or "none are declared"
+
+
+def _unknown(loc: Loc, word: str, known: Iterable[str], suffix: str = "") -> Finding:
+    known = tuple(known)
+    return Finding(loc, shown(word), _words(known) + suffix, nearest(word, known))
+
+
+def _source(raw: Raw) -> Iterator[Finding]:
+    given = [name for name in SOURCES if raw.get(name) is not None]
+    if not given:
+        yield Finding((), "no source of pictures", "one of world, images, stimuli")
+    if "stimuli" in given:
+        for name in given:
+            if name != "stimuli":
+                yield Finding(
+                    (name,), f"'{name}' beside 'stimuli'", "one source of pictures: world, images or stimuli"
+                )
+        for name in UNUSED_BY_STIMULI:
+            if name in raw:
+                allowed = "with stimuli: survey, hypotheses and review (finished stimuli are not edited)"
+                yield Finding((name,), f"'{name}' beside 'stimuli'", allowed)
+    elif given == ["images"] and isinstance(raw["images"], dict) and raw["images"].get("manifest") is None:
+        yield Finding(
+            ("images", "manifest"), "nothing", "a CSV or Parquet manifest (or a world in place of images)"
+        )
+
+
+def _splits_of_a_world(raw: Raw) -> Iterator[Finding]:
+    if raw.get("world") is None:
+        return
+    for name in _section(raw, "images"):
+        if name in schema.Images.model_fields and name not in WITH_WORLD:
+            found = f"'{name}', which a rendered world would ignore"
+            yield Finding(("images", name), found, f"beside a world: {_words(WITH_WORLD)}")
+    factors = _covariates(raw)
+    for name in _section(raw, "images", "covariates"):
+        if name not in factors:
+            yield _unknown(("images", "covariates", name), name, factors)
+
+
+def _world(raw: Raw) -> Iterator[Finding]:
+    if not isinstance(raw.get("world"), dict):
+        return
+    factors = _covariates(raw)
+    cause, nuisance = (_world_word(raw, role) for role in ("cause", "nuisance"))
+    for role, word in (("cause", cause), ("nuisance", nuisance)):
+        if isinstance(word, str) and word not in factors:
+            yield _unknown(("world", role), word, factors)
+    if isinstance(cause, str) and cause == nuisance:
+        role = "nuisance" if "nuisance" in raw["world"] else "cause"
+        yield Finding(("world", role), shown(cause), "a cause and a nuisance that differ")
+
+
+def _world_word(raw: Raw, key: str) -> Any:
+    return _section(raw, "world").get(key, schema.World.model_fields[key].default)
+
+
+def _covariates(raw: Raw) -> tuple[str, ...]:
+    """What may be held: the factors of the world, or the covariates of the manifest."""
+    if raw.get("world") is not None:
+        # A misspelt world is told by the schema; its factors are taken for those of `faces` meanwhile.
+        return WORLD_FACTORS.get(str(_world_word(raw, "name")), FACES_FACTORS)
+    return tuple(_section(raw, "images", "covariates"))
+
+
+def _network(raw: Raw) -> Iterator[Finding]:
+    channels = _section(raw, "model").get("channels", list(schema.Model.model_fields["channels"].default))
+    patch = _section(raw, "model").get("patch", schema.Model.model_fields["patch"].default)
+    size = _section(raw, "images").get("size", schema.Images.model_fields["size"].default)
+    if not isinstance(channels, list) or not all(type(width) is int and width > 0 for width in channels):
+        return
+    if not channels:
+        yield Finding(("model", "channels"), "an empty list", "one number a level, multiples of 8")
+    for index, width in enumerate(channels):
+        if width % 8:
+            yield Finding(("model", "channels", index), shown(width), "a multiple of 8")
+    halvings = len(channels) - 1
+    if channels and type(patch) is int and type(size) is int and patch > 0 and size % (patch * 2**halvings):
+        found = f"{len(channels)} levels for {size} px with patches of {patch}"
+        allowed = (
+            f"a side that can be halved {halvings} times: fewer levels, a smaller patch or larger images"
+        )
+        yield Finding(("model", "channels"), found, allowed)
+
+
+def _directions(raw: Raw) -> Iterator[Finding]:
+    if raw.get("stimuli") is not None:
+        return
+    if not raw.get("directions") and any(raw.get(name) is not None for name in SOURCES):
+        yield Finding(
+            ("directions",), "nothing", "at least one direction: what is to change, and what is held"
+        )
+    covariates = _covariates(raw)
+    declared = _section(raw, "images", "covariates")
+    protected = {name for name in declared if _at(raw, "images", "covariates", name, "protected") is True}
+    if _at(raw, "images", "outcome", "protected") is True:
+        protected.add("outcome")
+    for name, direction in _section(raw, "directions").items():
+        if not isinstance(direction, dict):
+            continue
+        here = ("directions", name)
+        target = direction.get("target", schema.Direction.model_fields["target"].default)
+        if isinstance(target, str):
+            yield from _target(raw, here, target, covariates)
+            if target in protected and not str(direction.get("audit") or "").strip():
+                found = f"'{target}', a protected attribute"
+                yield Finding(
+                    (*here, "target"), found, "a target that is not protected, or `audit:` with the reason"
+                )
+        held = _items(direction, "hold")
+        for index, word in enumerate(held):
+            if not isinstance(word, str):
+                continue
+            if word == target:
+                yield Finding(
+                    (*here, "hold", index), f"the target '{word}'", "covariates that stay where they are"
+                )
+            elif word in held[:index]:
+                yield Finding((*here, "hold", index), f"'{word}' a second time", "each covariate once")
+            elif word not in covariates:
+                yield _unknown((*here, "hold", index), word, covariates)
+
+
+def _target(raw: Raw, here: Loc, target: str, covariates: tuple[str, ...]) -> Iterator[Finding]:
+    if target == "outcome" or target in covariates:
+        return
+    if target == _at(raw, "images", "outcome", "column"):
+        allowed = _words(("outcome", *covariates))
+        yield Finding(
+            (*here, "target"), shown(target), f"{allowed} (the outcome is always called outcome)", "outcome"
+        )
+    else:
+        yield _unknown((*here, "target"), target, ("outcome", *covariates))
+
+
+def _survey(raw: Raw) -> Iterator[Finding]:
+    simulated = raw.get("world") is not None
+    survey = raw.get("survey")
+    if survey is None:
+        if raw.get("hypotheses"):
+            yield Finding(("survey",), "nothing", "a survey, because the study has hypotheses")
+        elif raw.get("stimuli") is not None:
+            yield Finding(("survey",), "nothing", "a survey, because the study brings finished stimuli")
+    elif isinstance(survey, dict):
+        respondents = survey.get("respondents")
+        if simulated and respondents is None:
+            allowed = "simulated respondents: people are not asked about a rendered world"
+            yield Finding(("survey", "respondents"), "nothing", allowed)
+        elif not simulated and respondents is not None:
+            allowed = "people: respondents are simulated for a rendered world alone"
+            yield Finding(("survey", "respondents"), "simulated respondents", allowed)
+        if simulated and isinstance(respondents, dict):
+            reads = respondents.get("reads", schema.Respondents.model_fields["reads"].default)
+            factors = _covariates(raw)
+            if isinstance(reads, str) and reads not in factors:
+                yield _unknown(("survey", "respondents", "reads"), reads, factors)
+        yield from _repeated(raw, "name", "survey", "questions")
+
+
+def _hypotheses(raw: Raw) -> Iterator[Finding]:
+    hypotheses = _items(raw, "hypotheses")
+    if not hypotheses and raw.get("stimuli") is not None:
+        yield Finding(
+            ("hypotheses",), "nothing", "at least one hypothesis, because the study brings finished stimuli"
+        )
+    yield from _repeated(raw, "id", "hypotheses")
+    directions = tuple(_section(raw, "directions"))
+    questions = [
+        _at(raw, "survey", "questions", k, "name") for k in range(len(_items(raw, "survey", "questions")))
+    ]
+    asked = [name for name in questions if isinstance(name, str)]
+    off = _arms_off(raw)
+    primary = []
+    for index in range(len(hypotheses)):
+        one, here = _section(raw, "hypotheses", index), ("hypotheses", index)
+        direction, question = one.get("direction"), one.get("question")
+        if isinstance(direction, str) and raw.get("stimuli") is None and direction not in directions:
+            yield _unknown((*here, "direction"), direction, directions)
+        if isinstance(question, str) and isinstance(raw.get("survey"), dict) and question not in asked:
+            yield _unknown((*here, "question"), question, asked)
+        arm = one.get("arm", schema.Hypothesis.model_fields["arm"].default)
+        for name in str(arm).split("-"):
+            if name in off:
+                allowed = [each for each in schema.CONTRASTS if not off.intersection(each.split("-"))]
+                found = f"{shown(arm)}, while the {name} arm is off"
+                yield Finding((*here, "arm"), found, f"{_words(allowed)} (or arms.{name} switched on)")
+        if one.get("primary") is True:
+            primary.append(index)
+    if hypotheses and len(primary) != 1:
+        loc: Loc = ("hypotheses", primary[1], "primary") if primary else ("hypotheses",)
+        yield Finding(
+            loc, f"{len(primary)} primary hypotheses", "exactly one hypothesis with `primary: true`"
+        )
+
+
+def _arms_off(raw: Raw) -> set[str]:
+    if raw.get("stimuli") is not None:
+        return set()
+    arms = _section(raw, "arms")
+    return {name for name in ("sham", "placebo") if name in arms and arms[name] in (False, 0)}
+
+
+def _repeated(raw: Raw, key: str, *loc: str) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index in range(len(_items(raw, *loc))):
+        word = _at(raw, *loc, index, key)
+        if isinstance(word, str) and word in seen:
+            yield Finding((*loc, index, key), f"{shown(word)} a second time", f"each {key} once")
+        elif isinstance(word, str):
+            seen.add(word)
