@@ -10,7 +10,7 @@ from scipy import stats
 
 from contrafact import seeds
 from contrafact.stats.dose import Test as Claim
-from contrafact.stats.dose import _holm, analyse
+from contrafact.stats.dose import _holm, analyse, by_dose
 from contrafact.stats.equivalence import tost_mean
 from contrafact.stats.statement import Statement
 
@@ -162,3 +162,16 @@ def test_coverage_and_false_positives(draws: int) -> None:
     # Bounds that a sound procedure leaves once in a few thousand runs.
     assert covered >= stats.binom.ppf(2e-4, draws, 0.95)
     assert claimed <= stats.binom.ppf(1 - 2e-4, draws, 0.05)
+
+
+def test_means_by_dose_stand_around_the_truth() -> None:
+    table = ratings(seeds.generator(9, "means"), people=30, images=25, trials=40)
+    found = by_dose(table).set_index(["arm", "dose"])
+    assert len(found) == 13 and found["n"].sum() == len(table)
+    rise = found.loc[("treated", 1.5), "mean"] - found.loc[("treated", -1.5), "mean"]
+    assert rise == pytest.approx(18, abs=4)
+    assert ((found["low"] < found["mean"]) & (found["mean"] < found["high"])).all()
+    # Within-design: the level of a person is no part of the interval.
+    assert (found["high"] - found["low"]).max() < 12
+    alone = by_dose(table[table["participant"] == 0])
+    assert alone["low"].isna().all()

@@ -297,3 +297,33 @@ def _visible(rows: pd.DataFrame, bounds: tuple[float, float] | None) -> Iterator
         yield f"{unmatched} images were rated in only one of treated and sham"
     if len(rows) and rows.groupby("participant").size().max() > 0.25 * len(rows):
         yield "one participant gave more than a quarter of all ratings"
+
+
+def by_dose(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean rating of each arm at each dose, for a figure: ``arm``, ``dose``, ``mean``, ``low``, ``high``, ``n``.
+
+    ``table`` is one direction and question. Levels of people and of images are taken out first (within-design
+    intervals, Cousineau 2005); the 95% interval is clustered both ways, by people and by images (Cameron, Gelbach &
+    Miller 2011), with the smaller number of clusters less one as df. Fewer than two clusters: NaN bounds.
+    """
+    rows = table[~table["excluded"].astype(bool)] if "excluded" in table else table
+    rows = rows[rows["value"].notna() & rows["arm"].isin((*ARMS, "null"))]
+    value, grand = rows["value"].astype(float), float(rows["value"].mean())
+    level = value.copy()
+    for unit in ("image", "participant", "image", "participant"):
+        level -= level.groupby(rows[unit]).transform("mean")
+    found = []
+    for (arm, dose), cell in rows.assign(level=level + grand).groupby(["arm", "dose"], sort=True):
+        mean, n = float(cell["level"].mean()), len(cell)
+        rest = cell["level"] - mean
+        sums = [
+            float((rest.groupby([cell[unit] for unit in units]).sum() ** 2).sum()) / n**2
+            for units in (["participant"], ["image"], ["participant", "image"])
+        ]
+        clusters = min(cell["participant"].nunique(), cell["image"].nunique())
+        half = math.nan
+        if clusters > 1:
+            variance = max(sums[0] + sums[1] - sums[2], *sums[:2])
+            half = math.sqrt(variance) * float(stats.t.ppf(0.975, clusters - 1))
+        found.append((arm, dose, mean, mean - half, mean + half, n))
+    return pd.DataFrame(found, columns=["arm", "dose", "mean", "low", "high", "n"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,14 @@ class Statement:
     def facts(self) -> dict[str, Any]:
         """The statement for JSON and SQL: NaN and infinity become None."""
         return {key: _plain(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Statement:
+        """The statement that ``facts`` were made of; None becomes NaN again where a number belongs."""
+        kinds = get_type_hints(cls)
+        found = {key: facts[key] for key in kinds if key in facts}
+        numbers = {key: math.nan for key, value in found.items() if value is None and kinds[key] is float}
+        return cls(**{**found, **numbers, "caveats": tuple(facts.get("caveats") or ())})
 
 
 def _plain(value: object) -> object:

@@ -1,0 +1,400 @@
+"""What a study found, gathered for a report or a page: records and facts in, words, tables and figures out."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+from PIL import Image
+
+from contrafact.readings.figures import NAMES, Figure, components, dose_response, judge_by_dose, number
+from contrafact.stats.dose import by_dose
+from contrafact.stats.statement import Statement
+from contrafact.study.schema import Hypothesis, Study
+
+if TYPE_CHECKING:
+    from contrafact.store import Store
+    from contrafact.store.files import Files
+
+Facts = Mapping[str, Any]
+STRIP_ROWS = 6
+SHOWN = 112
+"""Side in pixels at which a stimulus is shown, so that 32 pixels can be seen."""
+
+
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of a strip; ``png`` is None where there is none, and ``alt`` says why."""
+
+    png: bytes | None
+    alt: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures of one direction: a row is an image, a column raw or a dose."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A registered claim and what may be said of it, in one sentence that can be read aloud."""
+
+    hypothesis: Hypothesis
+    verdict: Literal["supported", "not supported", "not estimable", "not tested"]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ReportReading:
+    """Everything a report shows. ``absent`` names what the study did not reach or did not ask for."""
+
+    study: Study
+    claims: tuple[Claim, ...]
+    stopped: tuple[str, ...]
+    advice: tuple[str, ...]
+    statements: tuple[Statement, ...]
+    figures: tuple[Figure, ...]
+    strips: tuple[Strip, ...]
+    models: tuple[Table, ...]
+    quality: tuple[Table, ...]
+    counts: tuple[Table, ...]
+    truth: str | None
+    absent: tuple[str, ...]
+    provenance: tuple[tuple[str, str], ...]
+    facts: Facts
+
+
+def gather(
+    store: Store,
+    files: Files,
+    study: Study,
+    study_id: int,
+    facts: Facts,
+    provenance: Sequence[tuple[str, str]] = (),
+) -> ReportReading:
+    """The reading of one study: ratings and stimuli from the store, the rest from the facts of its stages."""
+    return reading(
+        study, facts, files, ratings=store.ratings_table(study_id), stimuli=store.stimuli_table(study_id),
+        provenance=provenance,
+    )  # fmt: skip
+
+
+def reading(
+    study: Study,
+    facts: Facts,
+    files: Files | None = None,
+    *,
+    ratings: pd.DataFrame | None = None,
+    stimuli: pd.DataFrame | None = None,
+    provenance: Sequence[tuple[str, str]] = (),
+) -> ReportReading:
+    """As ``gather``, from tables in memory.
+
+    ``facts`` are those of the finished stages by name; sections whose facts are missing are left out and named in
+    ``absent``. ``ratings`` as for ``stats.dose.analyse``; ``stimuli`` has ``image``, ``direction``, ``arm``, ``draw``,
+    ``dose``, ``pixels_sha256`` and, where known, ``judge_dose``.
+    """
+    found = facts.get("analyse", {})
+    statements = tuple(Statement.of(s) for key in ("statements", "beside") for s in found.get(key, ()))
+    stopped = tuple(str(facts[stage]["stopped"]) for stage in facts if facts[stage].get("stopped"))
+    claims = tuple(claim(h, statements, stopped) for h in sorted(study.hypotheses, key=lambda h: not h.primary))
+    figures = list(_figures(study, ratings, statements))
+    gate = facts.get("gate", {})
+    if (judged := judge_by_dose(_by_dose(gate))) is not None:
+        figures.append(judged)
+    strips = tuple(_strips(stimuli, files)) if stimuli is not None and files is not None and len(stimuli) else ()
+    models, quality, counts = _models(facts), _quality(gate), _counts(facts)
+    absent = [
+        sentence
+        for here, sentence in (
+            (statements, "No statement was made: the study did not reach its analysis."),
+            (strips, "No stimuli were made, so none are shown."),
+            (models, "No predictor was trained: the stimuli were brought finished, or the study did not get so far."),
+            (quality, "Stimulus quality was not measured."),
+            (counts, "Nothing was gated, rated or excluded."),
+        )
+        if not here
+    ]
+    return ReportReading(
+        study=study, claims=claims, stopped=stopped, advice=_advice(facts), statements=statements,
+        figures=tuple(figures), strips=strips, models=models, quality=quality, counts=counts,
+        truth=_truth(found, statements), absent=tuple(absent), provenance=tuple(provenance), facts=facts,
+    )  # fmt: skip
+
+
+def p_value(p: float) -> str:
+    """As in APA style, without the leading zero."""
+    if not math.isfinite(p):
+        return "not estimable"
+    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
+
+
+def interval(statement: Statement) -> str:
+    if not math.isfinite(statement.low):
+        return "no interval"
+    return f"{statement.level:.0%} interval {number(statement.low)} to {number(statement.high)}"
+
+
+def claim(hypothesis: Hypothesis, statements: Iterable[Statement], stopped: Sequence[str] = ()) -> Claim:
+    """What may be said of a registered claim."""
+    text = hypothesis.claim.rstrip(".")
+    tested = next((s for s in statements if s.id == hypothesis.id and s.label == "registered"), None)
+    if tested is None:
+        why = stopped[0] if stopped else "the study has not reached its analysis"
+        return Claim(hypothesis, "not tested", f"Not tested: “{text}”. The reason: {_ended(why)}")
+    if tested.verdict is None:
+        why = tested.caveats[-1] if tested.caveats else "the data do not determine it"
+        return Claim(hypothesis, "not estimable", f"Not estimable: “{text}”. The reason: {_ended(why)}")
+    verdict: Literal["supported", "not supported"] = "supported" if tested.verdict else "not supported"
+    opening = "The data support the claim" if tested.verdict else "The data do not support the claim"
+    against = f", within the margin of ±{number(tested.margin)}" if tested.equivalent else ""
+    if tested.equivalent is False:
+        against = f", not shown to lie within the margin of ±{number(tested.margin)}"
+    return Claim(
+        hypothesis,
+        verdict,
+        f"{opening} “{text}”: the dose slope ({NAMES[tested.arm]}) is {number(tested.estimate)} {tested.unit}, "
+        f"{interval(tested)}, {p_value(tested.p_adjusted)}{against}; {tested.n_participants} participants, "
+        f"{tested.n_images} images.",
+    )
+
+
+def statement_table(statements: Iterable[Statement], caption: str) -> Table:
+    """Statements for people: estimate with interval, p, numbers, verdict."""
+    rows = []
+    for s in statements:
+        verdict = {True: "supported", False: "not supported", None: "not estimable"}[s.verdict]
+        if s.equivalent is not None:
+            verdict = f"{'equivalent' if s.equivalent else 'not equivalent'} at ±{number(s.margin)}"
+        rows.append((
+            s.id, f"{NAMES.get(s.arm, s.arm)}, {s.component}", s.direction, s.question, number(s.estimate),
+            f"{number(s.low)} to {number(s.high)} ({s.level:.0%})" if math.isfinite(s.low) else "not estimable",
+            p_value(s.p), p_value(s.p_adjusted) if s.label == "registered" else "none",
+            f"{s.n_ratings} / {s.n_participants} / {s.n_images}",
+            verdict if s.label == "registered" else "exploratory",
+        ))  # fmt: skip
+    columns = (
+        "statement", "component", "direction", "question", "estimate", "interval", "p", "p, Holm",
+        "ratings / people / images", "verdict",
+    )  # fmt: skip
+    return Table(caption, columns, tuple(rows))
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
+
+
+def _figures(study: Study, ratings: pd.DataFrame | None, statements: Sequence[Statement]) -> Iterable[Figure]:
+    texts = {question.name: question.text for question in study.survey.questions} if study.survey else {}
+    if ratings is not None and len(ratings):
+        for (direction, question), rows in ratings.groupby(["direction", "question"], sort=True):
+            means = by_dose(rows)
+            if len(means):
+                yield dose_response(means, texts.get(str(question), str(question)), str(direction))
+    shown: dict[tuple[str, str], list[Statement]] = {}
+    for s in statements:
+        group = shown.setdefault((s.direction, s.question), [])
+        # One mark for each arm: the registered statement is first, variants of it are in the tables.
+        if s.arm in NAMES and not any((s.arm, s.component) == (other.arm, other.component) for other in group):
+            group.append(s)
+    for group in shown.values():
+        yield components(group)
+
+
+def _strips(stimuli: pd.DataFrame, files: Files) -> Iterable[Strip]:
+    for direction, rows in stimuli.groupby("direction", sort=True):
+        for arm in ("treated", "sham", "placebo"):
+            own = rows[rows["arm"].isin([arm, "null", "raw"])]
+            if not (own["arm"] == arm).any():
+                continue
+            if arm == "placebo":  # one permutation an image is enough to see what placebo looks like
+                first = own[own["arm"] == arm].groupby("image")["draw"].transform("min")
+                own = own[(own["arm"] != arm) | (own["draw"] == first.reindex(own.index))]
+            doses = sorted(own.loc[own["arm"] != "raw", "dose"].unique())
+            raw = ["raw"] if (own["arm"] == "raw").any() else []
+            keys = sorted(own.loc[own["arm"] == arm, "image"].unique(), key=str)
+            step = max(len(keys) // STRIP_ROWS, 1)  # spread over all images, chosen by nothing but their names
+            shown = keys[::step][: STRIP_ROWS if arm == "treated" else 2]
+            lines = []
+            for key in shown:
+                one = own[own["image"] == key]
+                cells = [_cell(one[one["arm"] == "raw"], key, "raw", files) for _ in raw]
+                for dose in doses:
+                    at = one[(one["arm"] != "raw") & (one["dose"] == dose)]
+                    cells.append(_cell(at, key, f"{NAMES[arm]}, dose {number(dose)}" if dose else "dose 0", files))
+                lines.append((str(key), tuple(cells)))
+            yield Strip(
+                f"{NAMES[arm].capitalize()}, direction “{direction}”: {len(shown)} of {len(keys)} images, "
+                "spread over their names; each row is one image, each column one requested dose (SD).",
+                (*raw, *(number(dose) for dose in doses)),
+                tuple(lines),
+            )
+
+
+def _cell(rows: pd.DataFrame, key: object, what: str, files: Files) -> Cell:
+    rows = rows[rows["pixels_sha256"].notna()]
+    if rows.empty:
+        return Cell(None, f"no picture of image {key} at {what}")
+    row = rows.iloc[0]
+    judged = row.get("judge_dose")
+    alt = f"Image {key}, {what}" + (f", the judge reads {number(float(judged))} SD" if pd.notna(judged) else "")
+    with Image.open(io.BytesIO(files.get(str(row["pixels_sha256"])))) as picture:
+        side = max(SHOWN, *picture.size)
+        larger = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+    target = io.BytesIO()
+    larger.save(target, "PNG", optimize=True)
+    return Cell(target.getvalue(), alt)
+
+
+_LABELS = {
+    "judge_flip_rate": "judge: share of decisions flipped at the extreme dose",
+    "judge_spearman": "judge: rank correlation of dose and reading",
+    "judge_slope": "judge: SD moved per SD requested",
+    "judge_mae": "judge: mean absolute miss (SD)",
+    "leakage_max_sd": "leakage, worst held covariate (signed mean, SD)",
+    "null_max_error": "dose 0: largest error (range 0 to 1)",
+    "artefact_auc": "artefact detector: AUC, .5 is no mark",
+    "realism": "distance to real features (SD of real distances)",
+    "ssim": "structural similarity to dose 0",
+    "l1": "mean absolute pixel change (range 0 to 1)",
+    "sets_passed": "matched sets that passed the gate",
+    "sets_failed": "matched sets stopped by the gate",
+    "in_support": "stimuli in support",
+    "out_of_support": "stimuli out of support",
+}  # fmt: skip
+
+
+def _label(key: str) -> str:
+    return _LABELS.get(key, key.replace("_", " ").replace(".", ", "))
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "not estimable"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    if isinstance(value, float):
+        return f"{value:.1e}" if value and abs(value) < 0.005 else number(value, 3)
+    if isinstance(value, Mapping):
+        return "; ".join(f"{_label(str(key))} {_shown(one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown(one) for one in value) or "none"
+    return str(value)
+
+
+def _plain(caption: str, values: Mapping[str, object], columns: tuple[str, str] = ("measure", "value")) -> list[Table]:
+    rows = tuple((_label(key), _shown(value)) for key, value in values.items())
+    return [Table(caption, columns, rows)] if rows else []
+
+
+def _models(facts: Facts) -> tuple[Table, ...]:
+    predict = facts.get("predict", {})
+    found = dict(predict.get("quality") or {})
+    found |= {role: predict[role] for role in ("guide", "judge") if isinstance(predict.get(role), Mapping)}
+    found |= {f"probe {name}": one for name, one in (predict.get("probes") or {}).items()}
+    rows = tuple(
+        (
+            _label(name), str(one.get("metric", "")).upper().replace("R2", "R²"), _shown(one.get("value")),
+            f"{_shown(one.get('low'))} to {_shown(one.get('high'))}",
+        )
+        for name, one in found.items()
+        if isinstance(one, Mapping) and "value" in one
+    )  # fmt: skip
+    tables = [Table("Predictors on validation images", ("predictor", "measure", "value", "95% interval"), rows)]
+    calibration = _plain("Calibration", predict.get("calibration") or {}, ("predictor", "temperature and error"))
+    return (*(tables if rows else []), *calibration)
+
+
+def _by_dose(gate: Facts) -> list[Mapping[str, float]]:
+    rows = gate.get("by_dose") or []
+    return [row for row in rows if isinstance(row, Mapping) and row.get("arm", "treated") == "treated"]
+
+
+def _quality(gate: Facts) -> tuple[Table, ...]:
+    tables = _plain("Stimuli, measured by models that never steered them", gate.get("quality") or {})
+    held = gate.get("held") or {}
+    rows = tuple(
+        (
+            str(name), _shown(one.get("estimate", one.get("mean"))), f"{_shown(one.get('low'))} to {_shown(one.get('high'))}",
+            _shown(one.get("margin")), _shown(one.get("p")),
+            {True: "equivalent", False: "not equivalent"}.get(one.get("equivalent"), "not estimable"),
+        )
+        for name, one in held.items()
+        if isinstance(one, Mapping)
+    )  # fmt: skip
+    if rows:
+        columns = ("covariate", "leakage (SD)", "90% interval", "margin (SD)", "p", "verdict")
+        tables.append(Table("Held covariates, tested for equivalence", columns, rows))
+    drawable = {name: "drawable" if ok else "not drawable" for name, ok in (gate.get("drawable") or {}).items()}
+    return (*tables, *_plain("Can the direction be drawn?", drawable, ("direction", "verdict")))
+
+
+def _counts(facts: Facts) -> tuple[Table, ...]:
+    generate, gate, field = (facts.get(stage, {}) for stage in ("generate", "gate", "field"))
+    stimuli = {
+        key: source[key]
+        for source, keys in (
+            (facts.get("ingest", {}), ("images", "units", "by_split", "missed")),
+            (generate, ("stimuli", "in_support", "out_of_support")),
+            (gate, ("sets_passed", "sets_failed", "reasons", "rejected", "ungated")),
+        )
+        for key in keys
+        if key in source
+    }
+    people = {key: field[key] for key in ("participants", "ratings", "excluded") if key in field}
+    return (*_plain("Images and stimuli", stimuli, ("what", "count")), *_plain("People", people, ("what", "count")))
+
+
+def _truth(found: Facts, statements: Sequence[Statement]) -> str | None:
+    truth = found.get("truth")
+    if truth is None:
+        return None
+    tested = next((s for s in statements if s.arm == "treated-sham" and s.component == "odd"), None)
+    opening = (
+        f"In this rendered world the truth is known: re-rendering the cause alone moves these simulated respondents by "
+        f"{number(truth)} rating points per SD of dose."
+    )
+    if tested is None or not math.isfinite(tested.low):
+        return opening
+    covered = "contains" if tested.low <= truth <= tested.high else "does not contain"
+    return (
+        f"{opening} The estimate is {number(tested.estimate)}, and its interval ({number(tested.low)} to "
+        f"{number(tested.high)}) {covered} the truth."
+    )
+
+
+def _advice(facts: Facts) -> tuple[str, ...]:
+    if facts.get("predict", {}).get("stopped"):
+        return (
+            "More labelled images, above all of the rarer outcome.",
+            "A crop that shows what the outcome can depend on, or larger images.",
+            "An outcome that people can tell from the same picture; where they cannot, a model cannot either.",
+        )
+    gate = facts.get("gate", {})
+    lost = [name for name, ok in (gate.get("drawable") or {}).items() if not ok]
+    if lost or gate.get("stopped"):
+        named = " and ".join(f"“{name}”" for name in lost) or "the direction"
+        return (
+            f"Where {named} follows the condition, try `kind: guidance`: it needs no generator that has learned the outcome.",
+            "More training images, or a start from a model trained on many unlabelled ones (`images.extra`, `model.start`).",
+            "More `images_seen`, or a larger `edit.depth`, so that larger shapes may change.",
+            "A predictor with a narrower interval: a judge that hardly knows the outcome cannot see it change.",
+        )
+    return ()

@@ -1,0 +1,141 @@
+"""The methods section, written from the study and from what was measured, never from what was hoped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from contrafact.readings.figures import number
+from contrafact.stats.statement import Statement
+from contrafact.study.schema import Direction, Hypothesis, Study
+
+_WORLDS = {
+    "true": "a planted cause and otherwise independent factors",
+    "confounded": "a planted cause and a correlated nuisance without effect",
+    "null_outcome": "an outcome that depends on nothing",
+    "null_rating": "a planted cause that respondents do not care about",
+    "artefact": "respondents who react to the mark of editing alone",
+}
+
+
+def methods(study: Study, facts: Mapping[str, Any], statements: Sequence[Statement]) -> tuple[tuple[str, str], ...]:
+    """Paragraphs with their headings; a part of the study that does not exist has none."""
+    parts = [("Material", _material(study))]
+    if study.stimuli is None:
+        parts += [("Predictors", _predictors(study)), ("Generator", _generator(study))]
+        parts += [(f"Direction “{name}”", _direction(study, one)) for name, one in study.directions.items()]
+        parts += [("Arms and gate", _arms(study))]
+    if study.survey is not None:
+        parts.append(("People", _people(study, facts)))
+    if study.hypotheses:
+        parts += [("Hypotheses", " ".join(_hypothesis(h) for h in study.hypotheses)), ("Analysis", _analysis(statements))]
+    return tuple(parts)
+
+
+def _material(study: Study) -> str:
+    if study.world is not None:
+        w = study.world
+        return (
+            f"Images are rendered: {w.images:,} of the world “{w.name}” with {_WORLDS[w.kind]}. The planted cause is "
+            f"“{w.cause}”. Nothing in this study is about people outside the program."
+        )
+    if study.stimuli is not None:
+        return "The stimuli were brought finished; how they were made is not known to this report."
+    shares = ""
+    if study.images is not None:
+        splits = study.images.splits.model_dump()
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in splits.items())
+    return (
+        f"Images were divided by unit, so that nobody sees an image whose unit trained a model that made or judged it "
+        f"({shares})."
+    )
+
+
+def _predictors(study: Study) -> str:
+    p = study.predictors
+    return (
+        f"The guide, an ensemble of {p.guide.heads} heads trained on real and denoised images, alone steers edits. The "
+        f"judge was trained apart from it, on other units and with another architecture; it never steers and alone "
+        f"scores. Intervals of predictors come from {p.bootstrap:,} resamples of units of the validation images."
+    )
+
+
+def _generator(study: Study) -> str:
+    m = study.model
+    start = "trained from scratch" if m.start == "scratch" else "fine-tuned from a model named in the study"
+    return (
+        f"The images are edited by a conditional diffusion model, {start} on the outcome and the declared covariates "
+        f"alone, predicting {m.prediction} under a {m.schedule} schedule of {m.timesteps:,} steps; "
+        f"{m.images_seen:,} images were shown in training, and the weights are an average with a half-life of "
+        f"{m.ema_halflife_images:,.0f} images."
+    )
+
+
+def _direction(study: Study, direction: Direction) -> str:
+    e = direction.edit
+    way = {
+        "condition": "by a shift of the condition",
+        "guidance": "by the guide's gradient on the clean estimate",
+    }[direction.kind]
+    inversion = {"direct": "a deterministic inversion", "edit_friendly": "an edit-friendly inversion"}[e.inversion]
+    held = ", ".join(f"“{name}”" for name in direction.hold) or "no covariate"
+    audit = f" A protected attribute is aimed at: {direction.audit}" if direction.audit else ""
+    return (
+        f"Each image is inverted by {inversion} to {e.depth:.0%} of the noise schedule in {e.steps} steps and replayed; "
+        f"the edit aims at “{direction.target}” {way}, to doses of {', '.join(number(d) for d in study.doses.grid)} "
+        f"SD of the outcome score relative to the image's own level. Held: {held}. An image takes part where its level "
+        f"and the whole grid stay between the {study.doses.support[0]:.1%} and {study.doses.support[1]:.1%} quantiles "
+        f"of real scores.{audit}"
+    )
+
+
+def _arms(study: Study) -> str:
+    sham = "a sham direction, fresh for every image and matched on pixel norm" if study.arms.sham else "no sham"
+    placebo = f"{study.arms.placebo} guides trained on permuted labels" if study.arms.placebo else "no placebo"
+    g = study.gate
+    return (
+        f"{study.arms.images} images were to be edited. Control arms: dose 0 through the same code, {sham}, and {placebo}. "
+        f"The gate looks at quality only and at whole matched sets: dose 0 error at most {g.null_error:g}, leakage of one "
+        f"stimulus at most {number(g.leakage_sd)} SD, pixel norm of controls {number(g.norm_ratio[0])} to "
+        f"{number(g.norm_ratio[1])} of the treated, distance to real features at most {number(g.realism)} SD."
+    )
+
+
+def _people(study: Study, facts: Mapping[str, Any]) -> str:
+    s = study.survey
+    assert s is not None
+    asked = "; ".join(f"“{q.text}” ({'0 to 100' if q.scale == 'vas' else '1 to 7'}: {q.low} to {q.high})" for q in s.questions)
+    text = (
+        f"{s.participants} participants were to judge {s.trials_per_participant} pictures each in balanced lists, with "
+        f"{s.attention_trials} attention trials. Asked was {asked}."
+    )
+    if s.respondents is None:
+        return text
+    r = s.respondents
+    return (
+        f"{text} The respondents are simulated. They see pixels only, through a reader of “{r.reads}” that no model of the "
+        f"study shares, and answer with {number(r.slope, 1)} rating points per SD of what they read, with effects of "
+        f"person and image, noise of {number(r.noise_sd, 1)} points, {r.lapse:.0%} lapses and {r.inattentive:.0%} who do "
+        "not look. They are never pooled with people."
+    )
+
+
+def _hypothesis(h: Hypothesis) -> str:
+    side = {"two-sided": "two-sided", "greater": "one-sided, greater", "less": "one-sided, less"}[h.alternative]
+    test = (
+        f"equivalence within ±{h.margin:g} rating points per SD of dose" if h.test == "equivalence" else f"difference, {side}"
+    )
+    primary = ", primary" if h.primary else ""
+    return f"{h.id} ({h.arm}, {test}, alpha {h.alpha:g}, family “{h.family}”{primary}): {h.claim.rstrip('.')}."
+
+
+def _analysis(statements: Sequence[Statement]) -> str:
+    text = (
+        "Ratings were explained by the dose of each arm and its absolute value, with participants and images as crossed "
+        "random effects, both with their own slope on the treated dose, and with random slopes of sham by image and of "
+        "placebo by permutation (REML, statsmodels MixedLM). Degrees of freedom are Satterthwaite's from the expected "
+        "information. Registered p are corrected by Holm within each family; equivalence is two one-sided tests with the "
+        "interval that belongs to them. Everything that was not registered is labelled exploratory."
+    )
+    caveats = tuple(dict.fromkeys(caveat for s in statements if s.label == "registered" for caveat in s.caveats))
+    return f"{text} Of this fit: {'; '.join(caveats)}." if caveats else text
