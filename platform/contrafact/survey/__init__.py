@@ -1,0 +1,1 @@
+"""Who sees what, how it goes out and comes back, and simulated people who answer like real ones."""

@@ -1,0 +1,276 @@
+"""Who sees which picture, and in which order: balanced lists for a within-image design.
+
+Each list (one a participant) is drawn in two steps. First the images: those with the largest share of their
+variants still to be shown come first, so that images are seen as few times as possible and equally often. Then
+the variants: a minimum-cost matching of the list's images to cells (direction, arm, dose), restricted to variants
+not yet shown in the current pass through all stimuli. With as many trials as images and equal cells every list
+is one row of a random Latin square: the remaining bipartite graph stays regular, so a perfect matching exists to
+the last row (König 1916).
+
+Because no stimulus is shown again before all were shown, ratings per stimulus never differ by more than 1.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from contrafact import seeds
+from contrafact.errors import UserError
+
+STIMULUS_COLUMNS = ("key", "image", "direction", "arm", "draw", "dose", "set_key")
+CELL = ["direction", "arm", "dose"]
+ATTENTION_TARGETS = (10, 20, 30, 40, 60, 70, 80, 90)  # on 0 to 100; the middle is where sleepers click
+_NEVER = 1e12  # cost of a variant that this list must not show
+_SKIP = 1e6  # cost of passing over an image, a variant it lags behind: more than cells can ever cost
+
+Ints = NDArray[np.int64]
+
+
+def attention_target(seed: int, list_number: int, position: int) -> int:
+    """The answer, 0 to 100, that the attention trial at this place of this list asks for."""
+    return ATTENTION_TARGETS[seeds.integer(seed, "attention", list_number, position) % len(ATTENTION_TARGETS)]
+
+
+def make_lists(stimuli: pd.DataFrame, participants: int, trials: int, attention: int, seed: int) -> pd.DataFrame:
+    """Frozen lists of a within-image design.
+
+    ``stimuli`` has the columns ``STIMULUS_COLUMNS``, one row a stimulus. Each of the ``participants`` lists has
+    ``trials`` pictures and ``attention`` further trials that show none, spread out and never first.
+
+    Returns ``list`` and ``position`` (both from 0), ``kind`` (``image`` or ``attention``), ``stimulus`` (a key, None
+    on attention trials) and ``target`` (the answer asked for, NaN on image trials). The same stimuli in any order
+    give the same lists. Raises UserError where a list would have to show a stimulus twice.
+    """
+    missing = [name for name in STIMULUS_COLUMNS if name not in stimuli]
+    if missing:
+        raise ValueError(f"stimuli lack the columns {missing}")
+    if stimuli["key"].duplicated().any():
+        raise ValueError("stimulus keys must be unique")
+    if stimuli.empty:
+        raise UserError("There is no stimulus to show.", hint="See the gate's counts: `contrafact status`.")
+    if trials > len(stimuli):
+        raise UserError(
+            f"survey.trials_per_participant is {trials}, but only {len(stimuli)} stimuli passed the gate.",
+            hint=f"Set it to {len(stimuli)} or fewer, or edit more images (arms.images).",
+        )
+    pool = _Pool(stimuli.sort_values(["image", "direction", "arm", "draw", "dose"], kind="stable"), trials)
+    keys = pool.keys
+    rows: list[tuple[int, int, str, object, float]] = []
+    for number in range(participants):
+        rng = seeds.generator(seed, "list", number)
+        order = _apart(pool.next_list(rng), pool.image_of, rng)
+        pauses = _pauses(trials, attention, rng)
+        position = 0
+        for place, stimulus in enumerate(order):
+            for _ in range(pauses[place]):
+                rows.append((number, position, "attention", None, attention_target(seed, number, position)))
+                position += 1
+            rows.append((number, position, "image", keys[stimulus], np.nan))
+            position += 1
+    return pd.DataFrame(rows, columns=["list", "position", "kind", "stimulus", "target"])
+
+
+class _Pool:
+    """The stimuli and which of them the current pass has still to show."""
+
+    def __init__(self, stimuli: pd.DataFrame, trials: int) -> None:
+        self.trials = trials
+        self.keys: list[object] = stimuli["key"].tolist()
+        self.image_of: Ints = pd.factorize(stimuli["image"])[0].astype(np.int64)
+        cells = stimuli.groupby(CELL, sort=True, dropna=False)
+        self.cell_of = np.asarray(cells.ngroup(), dtype=np.int64)
+        table = cells.size().reset_index(name="n")
+        self.share = table["n"].to_numpy(float) / len(stimuli)
+        self.doses = table["dose"].to_numpy(float)
+        self.arms = [np.flatnonzero(table["arm"] == arm) for arm in table["arm"].unique()]
+        self.members = [np.flatnonzero(self.image_of == image) for image in range(self.image_of.max() + 1)]
+        self.sizes: Ints = np.bincount(self.image_of).astype(np.int64)
+        self.pending = np.ones(len(self.keys), dtype=bool)
+
+    def next_list(self, rng: np.random.Generator) -> list[int]:
+        """Row numbers of the next list's stimuli, unordered."""
+        taken = np.zeros(len(self.keys), dtype=bool)
+        wanted = self.trials
+        if wanted >= (left := int(self.pending.sum())):
+            taken |= self.pending
+            wanted -= left
+            self.pending[:] = True
+        quota = self._quota(taken, rng)
+        while wanted:
+            free = self.pending & ~taken
+            images, skip_cost = self._images(free, taken, wanted, rng)
+            chosen = self._match(images, skip_cost, wanted, free, quota - self._cells(taken), rng)
+            taken[chosen] = True
+            self.pending[chosen] = False
+            wanted -= len(chosen)
+        return np.flatnonzero(taken).tolist()
+
+    def _cells(self, stimuli: NDArray[np.bool_]) -> Ints:
+        return np.bincount(self.cell_of[stimuli], minlength=len(self.share))
+
+    def _quota(self, taken: NDArray[np.bool_], rng: np.random.Generator) -> Ints:
+        """How often a list should show each cell, by systematic sampling (Madow 1949) from what is pending.
+
+        Cells that the pass has shown less get more, so that its last lists are not left with one arm.
+        """
+        pending = self._cells(self.pending)
+        already = self._cells(taken)
+        ask = np.maximum(pending / pending.sum() * self.trials - already, 0)
+        ask *= (self.trials - already.sum()) / max(ask.sum(), 1e-9)
+        # An arm's cells stay together, which gives each arm what it asks to within one trial.
+        arms = [self.arms[k] for k in rng.permutation(len(self.arms))]
+        order = np.concatenate([arm[_rotated(self.doses[arm], rng)] for arm in arms])
+        ends = np.floor(np.round(np.cumsum(ask[order]), 9) + rng.random())
+        quota = already.copy()
+        quota[order] += np.diff(ends, prepend=0.0).astype(np.int64)
+        return quota
+
+    def _images(
+        self, free: NDArray[np.bool_], taken: NDArray[np.bool_], wanted: int, rng: np.random.Generator
+    ) -> tuple[Ints, NDArray[np.float64]]:
+        """The images next in turn, each once, and what skipping each costs (in variants it lags behind).
+
+        In turn is who has the largest share still to be shown, then who was seen least in this list. Twice as many
+        as wanted are given where there are, so that among images of equal standing the matching decides.
+        """
+        images = len(self.sizes)
+        capacity = np.bincount(self.image_of[free], minlength=images)
+        pending = np.bincount(self.image_of[self.pending], minlength=images)
+        seen = np.bincount(self.image_of[taken], minlength=images)
+        share, ties = pending / self.sizes, rng.random(images)
+        heap = [(-share[k], seen[k], ties[k], k) for k in np.flatnonzero(capacity).tolist()]
+        heapq.heapify(heap)
+        turn: list[int] = []
+        while heap and len(turn) < 2 * wanted:
+            _, times, tie, image = heapq.heappop(heap)
+            if image in turn:  # its second turn: that is the next round's business
+                break
+            turn.append(image)
+            if len(turn) <= wanted and capacity[image] > 1:
+                heapq.heappush(heap, (-(pending[image] - 1) / self.sizes[image], times + 1, tie, image))
+        chosen = np.array(turn, dtype=np.int64)
+        return chosen, share[chosen] * self.sizes.mean() - 100.0 * seen[chosen]
+
+    def _match(
+        self,
+        images: Ints,
+        skip_cost: NDArray[np.float64],
+        wanted: int,
+        free: NDArray[np.bool_],
+        quota: Ints,
+        rng: np.random.Generator,
+    ) -> Ints:
+        """One free stimulus of each of at most ``wanted`` images; cells exceed their quota as little as possible."""
+        n = len(images)
+        ties = rng.random((n, len(quota)))
+        available = np.zeros(ties.shape, dtype=bool)
+        pick = np.zeros(ties.shape, dtype=np.int64)
+        for row, image in enumerate(images):
+            members = rng.permutation(self.members[image])
+            members = members[free[members]]
+            available[row, self.cell_of[members]] = True
+            pick[row, self.cell_of[members]] = members
+        copies = available.sum(0)
+        column_cell = np.repeat(np.arange(len(quota)), copies)
+        copy = np.arange(len(column_cell)) - np.repeat(np.cumsum(copies) - copies, copies)
+        excess = np.maximum(copy + 1 - quota[column_cell], 0)
+        cost = np.where(available, ties, _NEVER)[:, column_cell] + n * excess**2
+        # Every skip column is used, and by those who cost least to skip, before cells are looked at.
+        skips = np.repeat(_SKIP * skip_cost[:, None] - _NEVER, max(n - wanted, 0), axis=1)
+        rows, columns = linear_sum_assignment(np.hstack([cost, skips]))
+        shown = columns < len(column_cell)
+        return pick[rows[shown], column_cell[columns[shown]]]
+
+
+def _rotated(doses: NDArray[np.float64], rng: np.random.Generator) -> Ints:
+    """Cells of one arm in order of dose, begun at a random one."""
+    return np.roll(np.argsort(doses, kind="stable"), int(rng.integers(len(doses))))
+
+
+def _apart(stimuli: Sequence[int], image_of: Ints, rng: np.random.Generator) -> list[int]:
+    """A random order with no image twice in a row, wherever the counts allow one."""
+    rest = [stimuli[k] for k in rng.permutation(len(stimuli))]
+    left = Counter(int(image_of[s]) for s in rest)
+    order: list[int] = []
+    last = -1
+    while rest:
+        commonest = max(left, key=left.__getitem__)
+        allowed = left.keys() - {last} or left.keys()
+        if 2 * left[commonest] > len(rest) and commonest != last:  # any other choice leaves this image with itself
+            allowed = {commonest}
+        place = next(k for k, s in enumerate(rest) if int(image_of[s]) in allowed)
+        stimulus = rest.pop(place)
+        last = int(image_of[stimulus])
+        left[last] -= 1
+        if not left[last]:
+            del left[last]
+        order.append(stimulus)
+    return order
+
+
+def _pauses(trials: int, attention: int, rng: np.random.Generator) -> Counter[int]:
+    """Before which picture (1 to trials - 1) attention trials stand: one in each of equal stretches."""
+    edges = np.linspace(1, trials, attention + 1)
+    return Counter(min(int(rng.uniform(low, high)), trials - 1) for low, high in pairwise(edges))
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How even the lists are. ``spread`` is the largest minus the smallest count.
+
+    ``stimulus_spread`` over stimuli in all; ``image_spread``, ``arm_spread`` and ``cell_spread`` the worst within one
+    list, arms and cells counted against their share of the stimuli; ``repeated`` stimuli shown twice in one list;
+    ``in_a_row`` neighbours with the same image.
+    """
+
+    participants: int
+    ratings: int
+    stimulus_low: int
+    stimulus_high: int
+    image_spread: int
+    arm_spread: float
+    cell_spread: float
+    repeated: int
+    in_a_row: int
+
+    @property
+    def stimulus_spread(self) -> int:
+        return self.stimulus_high - self.stimulus_low
+
+
+def balance(lists: pd.DataFrame, stimuli: pd.DataFrame) -> Balance:
+    """The report on lists made by ``make_lists`` from these stimuli."""
+    shown = lists[lists["kind"] == "image"].merge(stimuli, left_on="stimulus", right_on="key", validate="many_to_one")
+    shown = shown.sort_values(["list", "position"])
+    counts = shown["stimulus"].value_counts().reindex(stimuli["key"], fill_value=0)
+    by_image = pd.crosstab(shown["list"], shown["image"]).reindex(columns=stimuli["image"].unique(), fill_value=0)
+    neighbours = (shown["image"] == shown["image"].shift()) & (shown["list"] == shown["list"].shift())
+    return Balance(
+        participants=int(shown["list"].nunique()),
+        ratings=len(shown),
+        stimulus_low=int(counts.min()),
+        stimulus_high=int(counts.max()),
+        image_spread=int((by_image.max(axis=1) - by_image.min(axis=1)).max()),
+        arm_spread=_off_share(shown, stimuli, ["arm"]),
+        cell_spread=_off_share(shown, stimuli, CELL),
+        repeated=int(shown.duplicated(["list", "stimulus"]).sum()),
+        in_a_row=int(neighbours.sum()),
+    )
+
+
+def _off_share(shown: pd.DataFrame, stimuli: pd.DataFrame, by: list[str]) -> float:
+    """Largest distance, in trials, of a list's count from what its length times the share of stimuli asks."""
+    share = stimuli.groupby(by).size() / len(stimuli)
+    seen = shown.groupby(["list", *by]).size().unstack(by, fill_value=0)
+    seen = seen.reindex(columns=share.index, fill_value=0)
+    expected = np.outer(seen.sum(axis=1), share)
+    return float(np.abs(seen.to_numpy() - expected).max())
