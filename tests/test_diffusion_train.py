@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file
+
 from contrafact.diffusion.denoiser import open_denoiser
 from contrafact.diffusion.network import Spec
 from contrafact.diffusion.sample import sample
@@ -22,8 +26,6 @@ from contrafact.diffusion.train import (
     learning_rate,
     train,
 )
-from diffusers.training_utils import EMAModel
-from safetensors.torch import load_file
 
 SPEC = Spec(size=8, channels=(8, 16), patch=2, conditions=("a", "b"), mean=(0.0, 0.0), sd=(1.0, 1.0))
 TINY = TrainConfig(spec=SPEC, seed=3, images_seen=16, batch=4, warmup_steps=2, checkpoint_images=8)
@@ -119,7 +121,7 @@ def test_learning_rate_warms_up_and_falls_to_two_percent() -> None:
     assert rates[0] == pytest.approx(0.1)
     assert rates[-1] == pytest.approx(0.02)
     assert np.argmax(rates) in (9, 10)
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[10:]))
 
 
 def test_weights_decide_which_images_are_drawn(tmp_path: Path) -> None:
@@ -157,7 +159,8 @@ def test_it_learns_two_colours_and_takes_the_condition(tmp_path: Path) -> None:
     denoiser = open_denoiser(result.folder)
     noise = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     condition = torch.tensor([[1.0]] * 4 + [[-1.0]] * 4)
-    redness = (lambda x: (x[:, 0] - x[:, 2]).mean(dim=(1, 2)))(sample(denoiser, noise, condition, steps=10))
+    drawn = sample(denoiser, noise, condition, steps=10)
+    redness = (drawn[:, 0] - drawn[:, 2]).mean(dim=(1, 2))
     assert (redness[:4] > 0.8).all() and (redness[4:] < -0.8).all()
     right = held_out_loss(denoiser, images[:8], labels[:8], seed=1).mean()
     wrong = held_out_loss(denoiser, images[:8], -labels[:8], seed=1).mean()

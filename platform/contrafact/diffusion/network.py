@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -140,12 +141,14 @@ def load(folder: Path) -> ConditionalUNet:
         facts: dict[str, Any] = json.loads((folder / "contrafact.json").read_text())
         facts |= {key: tuple(value) for key, value in facts.items() if isinstance(value, list)}
         spec = Spec(**facts)
-        network = ConditionalUNet(spec, open_unet(folder / "unet"))
+        unet = open_unet(folder / "unet")
+        _must_fit(folder, unet, spec)
+        network = ConditionalUNet(spec, unet)
         if network.condition_mlp is not None:
             network.condition_mlp.load_state_dict(load_file(folder / "condition_mlp.safetensors"))
     except ModelFolderError:
         raise
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelFolderError(f"{folder}: not a model folder of contrafact ({error}).") from error
     return network.eval()
 
@@ -163,7 +166,7 @@ def open_unet(folder: Path) -> UNet2DModel:
         return UNet2DModel.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
         )
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelFolderError(f"{folder}: not a UNet2DModel ({error}).") from error
 
 
@@ -239,7 +242,7 @@ def _must_fit(folder: Path, unet: UNet2DModel, spec: Spec) -> None:
         ("prediction", kind, spec.prediction),
         ("timesteps", len(schedule), len(wanted)),
     )
-    wrong = [f"{what} {found} in the folder, {asked} asked" for what, found, asked in pairs if found != asked]
+    wrong = [f"{what}: {found} in the folder, {asked} asked" for what, found, asked in pairs if found != asked]
     if len(schedule) == len(wanted) and not torch.allclose(schedule.alphas_cumprod, wanted.alphas_cumprod):
         wrong.append(f"another noise schedule in the folder, {spec.schedule} asked")
     if wrong:
