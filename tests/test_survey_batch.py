@@ -167,17 +167,16 @@ def test_a_bad_row_is_named_with_its_column_and_refuses_the_file(tmp_path, expec
 
 
 def test_every_row_has_one_fate(tmp_path, expected):
-    text = HEADER + "\n".join(
-        [
-            "aa11,1,appeal,40,,P",
-            "aa11,1,appeal,40,,P",  # the same again
-            "aa11,1,trust,,,P",  # not answered
-            "zz99,1,appeal,40,,P",  # another batch's
-            "aa11,3,appeal,40,,Q",  # somebody else's
-            "bb22,1,appeal,40,,P",  # a second assignment for P
-            "aa11,1,appeal,41,,P",  # not the same again
-        ]
-    )
+    rows = [
+        "aa11,1,appeal,40,,P",
+        "aa11,1,appeal,40,,P",  # the same again
+        "aa11,1,trust,,,P",  # not answered
+        "zz99,1,appeal,40,,P",  # another batch's
+        "aa11,3,appeal,40,,Q",  # somebody else's
+        "bb22,1,appeal,40,,P",  # a second assignment for P
+        "aa11,1,appeal,41,,P",  # not the same again
+    ]
+    text = HEADER + "\n".join(rows)
     _, fate = batch.read_answers(answers_file(tmp_path, text), expected, SALT)
     parts = (fate.accepted, fate.duplicates, fate.unanswered, fate.unmatched, fate.invalid)
     assert parts == (1, 1, 1, 1, 3) and sum(parts) == fate.rows
