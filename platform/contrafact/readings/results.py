@@ -334,7 +334,7 @@ def _quality(gate: Facts) -> tuple[Table, ...]:
         (
             str(name), _shown(one.get("estimate", one.get("mean"))), f"{_shown(one.get('low'))} to {_shown(one.get('high'))}",
             _shown(one.get("margin")), _shown(one.get("p")),
-            {True: "equivalent", False: "not equivalent"}.get(one.get("equivalent"), "not estimable"),
+            {True: "equivalent", False: "not equivalent", None: "not estimable"}[one.get("equivalent")],
         )
         for name, one in held.items()
         if isinstance(one, Mapping)
