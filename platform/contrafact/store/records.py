@@ -1,0 +1,234 @@
+"""What goes into the store and comes out of it: plain frozen records, no ORM, no session.
+
+``id`` is 0 in a record that is on its way in. A number that is not defined is NaN. Times are aware, in UTC.
+A statement's record is ``contrafact.stats.statement.Statement`` itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Kind = Literal["registration", "amendment", "opening", "analysis", "withdrawal"]
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    slug: str
+    title: str
+    yaml: str
+    sha256: str
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One ``contrafact run``; ``status`` is running, done, failed, paused or interrupted."""
+
+    study_id: int
+    mlflow_run_id: str | None
+    status: str
+    started: datetime
+    finished: datetime | None
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class StageRunRecord:
+    """One run of one stage; ``status`` as of a run, or replaced once another hash took its place."""
+
+    run_id: int
+    study_id: int
+    stage: str
+    hash: str
+    status: str
+    facts: Mapping[str, Any]
+    mlflow_run_id: str | None
+    code_version: str
+    started: datetime
+    finished: datetime | None
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """A study image. ``key`` is its name in the manifest; ``width`` and ``height`` are pixels of the source."""
+
+    key: str
+    unit_id: str
+    split: str
+    pixels_sha256: str
+    width: int
+    height: int
+    outcome: float = math.nan
+    source_sha256: str | None = None
+    covariates: Mapping[str, float] = field(default_factory=dict)
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A trained model; ``files_sha256`` is the folder's hash in ``Files``, ``quality`` plain JSON."""
+
+    role: Literal["guide", "judge", "probe_guide", "probe_judge", "reader", "denoiser", "placebo"]
+    name: str
+    files_sha256: str
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class DirectionRecord:
+    name: str
+    kind: str
+    target: str
+    hold: Sequence[str] = ()
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class StimulusRecord:
+    """One variant of one image.
+
+    ``dose`` is what was requested, SD of the outcome score; ``strength`` how far along the direction that was, in
+    the direction's own unit. ``draw`` numbers the sham direction or the placebo permutation, 0 otherwise. Seed and
+    hashes of models are None where a finished stimulus was brought from elsewhere.
+    """
+
+    image_id: int
+    direction_id: int
+    arm: str
+    draw: int
+    dose: float
+    set_key: str
+    in_support: bool
+    pixels_sha256: str
+    strength: float = math.nan
+    seed: int | None = None
+    denoiser_sha256: str | None = None
+    guide_sha256: str | None = None
+    stage_run_id: int = 0
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class CardRecord:
+    """The measures of one stimulus by one judge: doses and leakage in SD, ``l1`` in the range 0 to 1."""
+
+    stimulus_id: int
+    judge_sha256: str
+    judge_dose: float
+    leakage: Mapping[str, float]
+    l1: float
+    ssim: float
+    realism: float
+    artefact: float
+    flags: Sequence[str] = ()
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """The verdict of the rule on one matched set; ``reasons`` is empty where it passed."""
+
+    set_key: str
+    passed: bool
+    reasons: Sequence[str] = ()
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class ReviewRecord:
+    """A person's verdict on the very pixels that were shown."""
+
+    stimulus_id: int
+    pixels_sha256: str
+    verdict: Literal["keep", "reject"]
+    reason: str
+    reviewer: str
+    at: datetime
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class ChainRecord:
+    """One link of a study's chain; ``sequence`` counts from 1, ``previous_hash`` of the first is empty."""
+
+    sequence: int
+    kind: Kind
+    payload: Mapping[str, Any]
+    previous_hash: str
+    hash: str
+    at: datetime
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class QuestionRecord:
+    """``scale`` is vas (0 to 100) or likert7 (1 to 7); ``low`` and ``high`` are the labels of its ends."""
+
+    name: str
+    text: str
+    scale: str
+    low: str
+    high: str
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """``status`` is made, or out once people may see it: from then on nothing of it changes."""
+
+    name: str
+    status: Literal["made", "out"]
+    registration: str | None
+    assignments: int
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class RatingRecord:
+    """One answer on its way in: ``assignment`` is the list's code, ``position`` counts from 0.
+
+    ``value`` is on the question's scale. ``pid_hash`` is the keyed hash of who answered, never a raw id.
+    """
+
+    assignment: str
+    position: int
+    question: str
+    value: float
+    pid_hash: str
+    response_ms: float = math.nan
+
+
+@dataclass(frozen=True)
+class ExclusionRecord:
+    """A registered rule that leaves out a participant, or one trial."""
+
+    rule: str
+    detail: str
+    participant_id: int | None = None
+    trial_id: int | None = None
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class LockboxRecord:
+    reason: str
+    at: datetime
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """Who changed what through a page or a command."""
+
+    actor: str
+    action: str
+    detail: Mapping[str, Any]
+    at: datetime
+    id: int = 0
