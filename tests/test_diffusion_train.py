@@ -28,7 +28,7 @@ from contrafact.diffusion.train import (
 )
 
 SPEC = Spec(size=8, channels=(8, 16), patch=2, conditions=("a", "b"), mean=(0.0, 0.0), sd=(1.0, 1.0))
-TINY = TrainConfig(spec=SPEC, seed=3, images_seen=16, batch=4, warmup_steps=2, checkpoint_images=8)
+TINY = TrainConfig(spec=SPEC, seed=3, images_seen=32, batch=4, warmup_steps=2, checkpoint_images=12)
 
 
 def some_images(n: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +45,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("stop", [1, 4, 6])
 @pytest.mark.parametrize("augment", [False, True])
 def test_resumed_training_is_bit_identical(tmp_path: Path, stop: int, augment: bool) -> None:
     images, labels = some_images()
@@ -54,7 +54,7 @@ def test_resumed_training_is_bit_identical(tmp_path: Path, stop: int, augment: b
     cut = train(images, labels, config, tmp_path / "cut", stop_after=stop)
     assert cut.folder is None and cut.images_seen == 4 * stop
     resumed = train(images, labels, config, tmp_path / "cut")
-    assert whole.folder and resumed.folder and resumed.images_seen == 16
+    assert whole.folder and resumed.folder and resumed.images_seen == 32
     first, second = weights_of(whole.folder), weights_of(resumed.folder)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -150,9 +150,9 @@ def test_it_learns_two_colours_and_takes_the_condition(tmp_path: Path) -> None:
     images = np.zeros((64, 8, 8, 3), np.uint8)
     images[..., 0] = np.where(labels > 0, 220, 30)[:, :, None]
     images[..., 2] = np.where(labels > 0, 30, 220)[:, :, None]
-    spec = Spec(size=8, channels=(32, 32), patch=2, conditions=("colour",), mean=(0.0,), sd=(1.0,))
+    spec = Spec(size=8, channels=(16, 32), patch=2, conditions=("colour",), mean=(0.0,), sd=(1.0,))
     config = TrainConfig(
-        spec=spec, images_seen=32 * 200, warmup_steps=20, learning_rate=3e-3, ema_halflife_images=320
+        spec=spec, images_seen=16 * 150, batch=16, warmup_steps=10, learning_rate=4e-3, ema_halflife_images=160
     )
     result = train(images, labels, config, tmp_path)
     assert result.folder and result.history[-1]["loss"] < 0.7 * result.history[0]["loss"]
