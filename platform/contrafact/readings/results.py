@@ -236,7 +236,7 @@ def _strips(stimuli: pd.DataFrame, files: Files) -> Iterable[Strip]:
                 cells = [_cell(one[one["arm"] == "raw"], key, "raw", files) for _ in raw]
                 for dose in doses:
                     at = one[(one["arm"] != "raw") & (one["dose"] == dose)]
-                    cells.append(_cell(at, key, f"{NAMES[arm]}, dose {number(dose)}" if dose else "dose 0", files))
+                    cells.append(_cell(at, key, f"{NAMES[arm]}, dose {number(dose)}" if dose else f"dose 0, beside {NAMES[arm]}", files))
                 lines.append((str(key), tuple(cells)))
             yield Strip(
                 f"{NAMES[arm].capitalize()}, direction “{direction}”: {len(shown)} of {len(keys)} images, "

@@ -1,0 +1,190 @@
+"""The report: what it says, that it stands alone, and that those who do not see it can use it."""
+
+import base64
+import re
+from html import unescape
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from contrafact import seeds
+from contrafact.images import worlds
+from contrafact.readings.results import ReportReading, reading
+from contrafact.report import render
+from contrafact.stats.dose import Test as Claim
+from contrafact.stats.dose import analyse
+from contrafact.store.files import Files
+from contrafact.study.schema import Study
+
+GRID = (-1.5, -0.75, 0.0, 0.75, 1.5)
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return Study.model_validate({
+        "study": "grooming", "title": "Does grooming make faces look trustworthy?", "seed": 7,
+        "question": "Does a groomed <face> & hair move judgements?",
+        "world": {"kind": "confounded", "images": 2000},
+        "directions": {"groomed": {"kind": "guidance", "hold": ["skin"]}},
+        "survey": {"questions": [{"name": "trust", "text": "How trustworthy is this person?"}], "respondents": {}},
+        "hypotheses": [
+            {"id": "H1", "claim": "More groomed faces are judged more trustworthy.", "direction": "groomed",
+             "question": "trust", "alternative": "greater", "primary": True},
+            {"id": "H2", "claim": "Editing as such moves nobody.", "direction": "groomed", "question": "trust",
+             "arm": "sham", "test": "equivalence", "margin": 3.0},
+            {"id": "H3", "claim": "Permuted labels move nobody.", "direction": "groomed", "question": "trust",
+             "arm": "placebo", "test": "equivalence", "margin": 3.0},
+        ],
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(study: Study, tmp_path_factory: pytest.TempPathFactory) -> ReportReading:
+    return reading(
+        study, facts(study), files := Files((tmp_path_factory.mktemp("files")).as_uri()),
+        ratings=ratings(), stimuli=stimuli(files), provenance=[("registration", "ab" * 32), ("run", "17")],
+    )  # fmt: skip
+
+
+def ratings() -> pd.DataFrame:
+    rng = seeds.generator(1, "report")
+    variants = [("null", 0.0), *((arm, d) for arm in ("treated", "sham", "placebo") for d in GRID if d)]
+    rows = pd.DataFrame(
+        [(p, k % 24, *variants[rng.integers(13)]) for p in range(30) for k in range(p, p + 40)],
+        columns=["participant", "image", "arm", "dose"],
+    )
+    move = 8.0 * rows["dose"] * (rows["arm"] == "treated")
+    rows["value"] = (50 + rng.normal(0, 8, 30)[rows["participant"]] + move + rng.normal(0, 9, len(rows))).clip(0, 100)
+    rows["draw"] = np.where(rows["arm"] == "placebo", rng.integers(1, 9, len(rows)), 0)
+    return rows.assign(direction="groomed", question="trust", excluded=rows["participant"] == 3)
+
+
+def stimuli(files: Files) -> pd.DataFrame:
+    """Rendered faces as stimuli: the planted factor moves in the treated arm, nothing in sham."""
+    from contrafact.images.decode import png_bytes
+    from contrafact.study.schema import World
+
+    sample = worlds.sample(World(images=200), 3)
+    cause = list(sample.names).index("groom")
+    rows = []
+    for image in range(8):
+        for arm in ("treated", "sham"):
+            for dose in GRID:
+                factors = sample.factors[[image]].copy()
+                factors[0, cause] += dose * (arm == "treated")
+                digest = files.put(png_bytes(worlds.render(factors, 32)[0]))
+                rows.append((f"face-{image:02d}", "groomed", arm if dose else "null", 0, dose, digest, 0.9 * dose))
+    columns = ["image", "direction", "arm", "draw", "dose", "pixels_sha256", "judge_dose"]
+    return pd.DataFrame(rows, columns=columns).drop_duplicates(columns[:5])
+
+
+def facts(study: Study) -> dict[str, dict]:
+    tests = [
+        Claim(h.id, h.direction, h.question, h.arm, h.test, h.alternative, h.margin) for h in study.hypotheses
+    ]  # fmt: skip
+    statements = [s.facts() for s in analyse(ratings(), tests, study.seed, {"trust": (0, 100)})]
+    return {
+        "ingest": {"images": 2000, "by_split": {"train": 800, "judge": 640}},
+        "predict": {
+            "quality": {"guide.outcome": {"metric": "auc", "value": 0.861, "low": 0.83, "high": 0.89}},
+            "stopped": None,
+        },
+        "generate": {"stimuli": 1500, "in_support": 60, "out_of_support": 3},
+        "gate": {
+            "quality": {"judge_flip_rate": 0.98, "judge_spearman": 0.99, "null_max_error": 0.0, "realism": None},
+            "sets_passed": 58, "sets_failed": 2, "reasons": {"leakage_skin": 2}, "drawable": {"groomed": True},
+            "held": {"skin": {"estimate": 0.03, "low": -0.01, "high": 0.07, "margin": 0.15, "p": 0.001, "equivalent": True}},
+            "by_dose": [{"dose": d, "mean": 0.92 * d, "low": 0.92 * d - 0.1, "high": 0.92 * d + 0.1} for d in GRID],
+        },
+        "field": {"participants": 30, "ratings": 1200, "excluded": {"attention": 1, "speed": 0}},
+        "analyse": {"statements": statements, "truth": 7.6},
+    }  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a machine that reads aloud would find."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, *names: str) -> list[dict[str, str | None]]:
+        return [attrs for tag, attrs in self.tags if tag in names]
+
+
+def test_the_claim_can_be_read_aloud(whole: ReportReading) -> None:
+    first, second, _ = whole.claims
+    assert first.verdict == "supported"
+    assert first.sentence.startswith("The data support the claim “More groomed faces are judged more trustworthy”:")
+    assert re.search(r"is \d+\.\d\d rating points per SD of dose, 95% interval \d+\.\d\d to \d+\.\d\d, p < \.001", first.sentence)
+    assert "90% interval" in second.sentence and "margin of ±3.00" in second.sentence
+    assert "29 participants" in first.sentence, "the excluded person is not counted"
+    html = unescape(render(whole))
+    for piece in (first.sentence, "contains the truth", "simulated", "exploratory", "Satterthwaite", "ab" * 32):
+        assert piece in html
+
+
+def test_the_file_stands_alone(whole: ReportReading) -> None:
+    html = render(whole)
+    page = Page(html)
+    assert not page.all("script", "link", "iframe", "object", "embed")
+    assert all(str(image["src"]).startswith("data:image/") for image in page.all("img"))
+    svgs = [base64.b64decode(str(i["src"]).split(",")[1]) for i in page.all("img") if "svg" in str(i["src"])[:20]]
+    assert len(svgs) == 3 and not any(b"<script" in svg or b"url(http" in svg for svg in svgs)
+    assert "url(" not in html.split("<body>")[0].replace("data:", "")
+    assert render(whole) == html
+    assert "&lt;face&gt; &amp;" in html, "what a study says is text, never markup"
+
+
+def test_those_who_do_not_see_it_can_use_it(whole: ReportReading) -> None:
+    page = Page(render(whole))
+    assert page.all("html")[0]["lang"] == "en"
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert all(image["alt"] for image in page.all("img"))
+    assert len({image["alt"] for image in page.all("img")}) == len(page.all("img")), "each picture has its own words"
+    assert all(th.get("scope") in ("row", "col") for th in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert all(section["aria-labelledby"] in ids for section in page.all("section"))
+
+
+def test_strips_show_rows_of_images_and_columns_of_doses(whole: ReportReading) -> None:
+    treated, sham = whole.strips
+    assert treated.columns == ("−1.50", "−0.75", "0.00", "0.75", "1.50")
+    assert len(treated.rows) == 6 and len(sham.rows) == 2
+    name, cells = treated.rows[0]
+    assert cells[0].alt == f"Image {name}, treated, dose −1.50, the judge reads −1.35 SD"
+    assert all(cell.png for _, row in treated.rows for cell in row)
+    assert cells[0].png != cells[4].png
+
+
+def test_a_study_that_stopped_says_why_and_what_would_help(study: Study) -> None:
+    sentence = "The judge's AUC is 0.51 [0.47, 0.55], an interval that includes chance."
+    stopped = reading(study, {"ingest": {"images": 2000}, "predict": {"stopped": sentence}})
+    html = render(stopped)
+    assert {claim.verdict for claim in stopped.claims} == {"not tested"}
+    assert sentence.split("'")[0] in html and "What would help" in html and "More labelled images" in html
+    assert "No statement was made" in html and not Page(html).all("img")
+
+    lost = reading(study, {"gate": {"drawable": {"groomed": False}, "stopped": "The direction is not drawable."}})
+    assert "not drawable" in render(lost) and any("kind: guidance" in one for one in lost.advice)
+
+
+def test_undefined_is_never_a_number(study: Study) -> None:
+    table = ratings()
+    tests = [Claim("H1", "groomed", "trust"), Claim("H2", "groomed", "trust", "sham", "equivalence", margin=3.0)]
+    statements = [s.facts() for s in analyse(table[table["arm"] != "sham"], tests, 1)]
+    without = reading(study, {"analyse": {"statements": statements, "truth": None}})
+    assert without.claims[0].verdict == "not estimable" and without.truth is None
+    html = render(without)
+    assert "not estimable" in html and not re.search(r"\bnan\b|\bNone\b", re.sub(r"base64,[^\"]*", "", html))
