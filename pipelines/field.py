@@ -1,0 +1,94 @@
+"""field: registration first, then lists out and ratings in, from people or from simulated respondents."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from typing import Any
+
+import pandas as pd
+
+from contrafact.errors import Paused, UserError
+from contrafact.run.context import Context
+from contrafact.survey import batch, fielding
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Facts: the batch, its participants and ratings, exclusions by rule, the registration's hash."""
+    study, store, study_id = context.study, context.store, context.study_id
+    if study.survey is None:
+        return {"stopped": "The study has no `survey`, so nothing was fielded."}
+    stimuli = _shown(context)
+    registration = fielding.freeze(store, study_id, context.loaded, stimuli, _models(context))
+    name = fielding.open_batch(store, study_id, study, stimuli)
+    if study.survey.respondents is not None:
+        _simulate(context, name)
+    answers = store.answers(study_id, name)
+    participants = int(answers["list"].nunique())
+    if participants < study.survey.participants:
+        _wait(context, name, participants)
+    facts = {
+        "batch": name,
+        "participants": participants,
+        "ratings": int((answers["question"] != batch.ATTENTION).sum()),
+        "excluded": fielding.exclude(store, study_id, study, name),
+        "registration": registration,
+    }
+    context.log_metrics({"participants": facts["participants"], "ratings": facts["ratings"]})
+    return facts
+
+
+def _shown(context: Context) -> pd.DataFrame:
+    """The stimuli of whole sets that passed gate and review. The raw arm is for reviewers: dose 0 is its twin."""
+    store, study = context.store, context.study
+    stimuli = store.stimuli_table(context.study_id)
+    if study.stimuli is None:
+        passed = {decision.set_key for decision in store.gate_decisions(context.study_id) if decision.passed}
+        stimuli = stimuli[stimuli["set_key"].isin(passed) & (stimuli["arm"] != "raw")]
+    reviews = store.reviews(context.study_id)
+    rejected = {review.stimulus_id for review in reviews if review.verdict == "reject"}
+    set_of = dict(zip(stimuli["stimulus"], stimuli["set_key"], strict=True))
+    if study.review.required:
+        looked_at = {set_of[review.stimulus_id] for review in reviews if review.stimulus_id in set_of}
+        if waiting := set(stimuli["set_key"]) - looked_at:
+            raise Paused(f"{len(waiting)} matched sets wait for review.", hint="Next: contrafact dashboard")
+    stimuli = stimuli[~stimuli["set_key"].isin({set_of[each] for each in rejected if each in set_of})]
+    return stimuli.assign(key=stimuli["stimulus"]).reset_index(drop=True)
+
+
+def _models(context: Context) -> dict[str, str]:
+    """The weights behind the stimuli; none where they were brought finished."""
+    finetune = context.upstream.get("finetune", {})
+    made = {role: finetune[role] for role in ("guide", "denoiser") if role in finetune}
+    return {**context.upstream.get("predict", {}).get("files", {}), **made}
+
+
+def _simulate(context: Context, name: str) -> None:
+    """Simulated people answer the exported batch; their file goes in through the same door as anybody's."""
+    kept = context.upstream.get("gate", {}).get("readings")
+    if kept is None:
+        raise UserError(
+            "Simulated respondents need the reader of a rendered world.", hint="Remove `survey.respondents`."
+        )
+    readings = pd.read_parquet(io.BytesIO(context.files.get(kept)))
+    readings["stimulus"] = readings["stimulus"].astype("int64")
+    out = context.folder / "batch"
+    shutil.rmtree(out, ignore_errors=True)
+    fielding.export_batch(context.store, context.files.get, context.study_id, context.study, out, name)
+    trials = fielding.trials_of(context.store, context.study_id, context.study, name)
+    batch.write_csv(out / "answers.csv", fielding.simulated_answers(trials, readings, context.study))
+    fielding.import_answers(
+        context.store, context.study_id, context.study, [out / "answers.csv"], simulated=True, name=name
+    )
+
+
+def _wait(context: Context, name: str, participants: int) -> None:
+    """Exports the batch, once, and stops until its answers are in."""
+    assert context.study.survey is not None
+    out = context.settings.workspace / "batches" / f"{context.study.study}-{name}"
+    if not out.exists():
+        fielding.export_batch(context.store, context.files.get, context.study_id, context.study, out, name)
+    raise Paused(
+        f"{participants} of {context.study.survey.participants} participants have answered; the batch is in {out}.",
+        hint=f"Next: contrafact survey import {context.loaded.path} answers.csv",
+    )

@@ -1,0 +1,224 @@
+"""A study in the field: what is shown to whom, registered first, out as a batch and back as ratings.
+
+The same code takes in the answers of people and of simulated people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from contrafact.errors import UserError
+from contrafact.study import LoadedStudy, refuse_changes, registration_payload
+from contrafact.study.schema import Question, Study
+from contrafact.survey import batch, design, exclusions, respondents
+
+NATURAL_KEY = ["image", "direction", "arm", "draw", "dose"]
+
+
+class Ground(Protocol):
+    """What fielding asks of the store. Tables hold plain columns; ``list`` and ``position`` count from 0."""
+
+    def salt(self, study_id: int) -> bytes:
+        """The study's secret, made at the first call."""
+
+    def chain(self, study_id: int) -> Sequence[Any]:
+        """Links of the registration chain in order, with ``kind``, ``payload`` and ``hash``."""
+
+    def append_registration(self, study_id: int, kind: str, payload: Mapping[str, Any]) -> Any:
+        """Appends a link."""
+
+    def put_questions(self, study_id: int, questions: Sequence[Question]) -> None:
+        """Writes the questions by name; the same again changes nothing."""
+
+    def put_batch(self, study_id: int, name: str, trials: pd.DataFrame, *, simulated: bool) -> int:
+        """Writes ``assignment`` (code), ``list``, ``position``, ``kind``, ``stimulus`` (id, None on attention trials) and
+        ``target``; assignments that the batch has already are left as they are. Returns the batch's id."""
+
+    def batch_trials(self, study_id: int, name: str | None = None) -> pd.DataFrame:
+        """``batch`` (name), the columns of ``put_batch`` and ``pixels_sha256``, of the newest batch or of the one named;
+        empty where there is none."""
+
+    def answers(self, study_id: int, name: str) -> pd.DataFrame:
+        """``list``, ``position``, ``question``, ``value``, ``response_ms``, ``pid_hash`` of a batch."""
+
+    def put_answers(self, study_id: int, name: str, answers: pd.DataFrame, *, simulated: bool) -> int:
+        """Writes rows as ``answers`` gives them, in one transaction, with their participants; the same value twice is
+        fine, another one is refused. Returns how many are new."""
+
+    def put_exclusions(self, study_id: int, name: str, exclusions: pd.DataFrame) -> None:
+        """Replaces the batch's exclusions: ``pid_hash``, ``rule``, ``detail``."""
+
+
+def manifest_sha256(stimuli: pd.DataFrame) -> str:
+    """The hash of which pictures a study shows; ``stimuli`` has the natural key and ``pixels_sha256``."""
+    rows = stimuli[[*NATURAL_KEY, "pixels_sha256"]].sort_values(NATURAL_KEY).to_numpy(object).tolist()
+    return hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()
+
+
+def freeze(
+    ground: Ground, study_id: int, loaded: LoadedStudy, stimuli: pd.DataFrame, models: Mapping[str, str]
+) -> str:
+    """The hash of the study's registration: made now if there is none, else checked against study and stimuli.
+
+    Raises UserError where the study or the pictures are not those that were registered.
+    """
+    manifest = manifest_sha256(stimuli)
+    frozen = [link for link in ground.chain(study_id) if "content" in link.payload]
+    if not frozen:
+        ground.append_registration(
+            study_id, "registration", registration_payload(loaded, {"models": models, "stimuli": manifest})
+        )
+        return str(ground.chain(study_id)[-1].hash)
+    refuse_changes(frozen[-1].payload, loaded)
+    if frozen[-1].payload["stimuli"] != manifest:
+        raise UserError(
+            f"{loaded.path}: the stimuli are not those that were registered.",
+            hint=f'Undo what changed them, or amend: contrafact register {loaded.path} --amend "why".',
+        )
+    return str(frozen[-1].hash)
+
+
+def open_batch(ground: Ground, study_id: int, study: Study, stimuli: pd.DataFrame) -> str:
+    """The batch of these stimuli, made if need be; returns its name.
+
+    Lists of more participants begin with the lists of fewer, so a larger sample only adds to the batch.
+    """
+    survey = study.survey
+    assert survey is not None
+    frame = [manifest_sha256(stimuli), survey.trials_per_participant, survey.attention_trials, study.seed]
+    name = f"batch-{hashlib.sha256(json.dumps(frame).encode()).hexdigest()[:8]}"
+    lists = design.make_lists(
+        stimuli, survey.participants, survey.trials_per_participant, survey.attention_trials, study.seed
+    )
+    salt = ground.salt(study_id)
+    codes = {
+        number: batch.keyed(salt, "assignment", name, number, length=10) for number in range(survey.participants)
+    }
+    ground.put_questions(study_id, (*survey.questions, attention_question()))
+    ground.put_batch(
+        study_id,
+        name,
+        lists.assign(assignment=lists["list"].map(codes)),
+        simulated=survey.respondents is not None,
+    )
+    return name
+
+
+def attention_question() -> Question:
+    """The question of attention trials, kept beside the study's own."""
+    return Question(name=batch.ATTENTION, text="Attention: please answer the number that is asked for.")
+
+
+def trials_of(ground: Ground, study_id: int, study: Study, name: str | None = None) -> pd.DataFrame:
+    """The trials of a batch, as ``Ground.batch_trials``. Raises UserError where nothing was fielded yet."""
+    trials = ground.batch_trials(study_id, name)
+    if trials.empty:
+        raise UserError(f"The study '{study.study}' has no batch yet.", hint="Run the study up to its field stage first.")
+    return trials
+
+
+def expected(ground: Ground, study_id: int, study: Study, name: str | None = None) -> pd.DataFrame:
+    """Everything a batch asks for, with the answers that are in already (NaN, None elsewhere)."""
+    assert study.survey is not None
+    trials = trials_of(ground, study_id, study, name)
+    answers = ground.answers(study_id, str(trials["batch"].iloc[0]))
+    asked = batch.asked(trials, study.survey.questions)
+    return asked.merge(answers, on=["list", "position", "question"], how="left", validate="one_to_one")
+
+
+def export_batch(
+    ground: Ground, picture: Callable[[str], bytes], study_id: int, study: Study, to: Path, name: str | None = None
+) -> Path:
+    """Writes the batch as files; ``picture`` gives the PNG of a pixel hash."""
+    assert study.survey is not None
+    trials = trials_of(ground, study_id, study, name)
+    pixels = dict(zip(trials["stimulus"], trials["pixels_sha256"], strict=True))
+    return batch.export(
+        to,
+        trials,
+        study.survey.questions,
+        lambda stimulus: picture(pixels[stimulus]),
+        ground.salt(study_id),
+        title=study.title,
+    )
+
+
+def import_answers(
+    ground: Ground,
+    study_id: int,
+    study: Study,
+    paths: Sequence[Path],
+    *,
+    simulated: bool = False,
+    dry_run: bool = False,
+    name: str | None = None,
+) -> dict[str, batch.Fate]:
+    """Takes in answers files, all or none; returns the fate of every row by file.
+
+    Raises UserError, with the rows and columns named, where any row is invalid.
+    """
+    asked = expected(ground, study_id, study, name)
+    salt, number_of = ground.salt(study_id), dict(zip(asked["assignment"], asked["list"], strict=True))
+    fates, accepted = {}, []
+    for path in paths:
+        answers, fate = batch.read_answers(path, asked, salt)
+        fate.refuse_invalid(str(path))
+        answers = answers.assign(list=answers["assignment"].map(number_of).astype("int64"))
+        asked = _with(asked, answers)
+        accepted.append(answers)
+        fates[str(path)] = fate
+    if not dry_run and accepted:
+        columns = ["list", "position", "question", "value", "response_ms", "pid_hash"]
+        ground.put_answers(study_id, str(asked["batch"].iloc[0]), pd.concat(accepted)[columns], simulated=simulated)
+    return fates
+
+
+def _with(asked: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """``asked`` with further answers written in, so that the next file is checked against them."""
+    key, filled = ["list", "position", "question"], ["value", "response_ms", "pid_hash"]
+    new = asked[key].merge(answers[[*key, *filled]], on=key, how="left")
+    return asked.assign(**{column: asked[column].where(new["value"].isna(), new[column]) for column in filled})
+
+
+def simulated_answers(trials: pd.DataFrame, readings: pd.DataFrame, study: Study, replication: int = 0) -> pd.DataFrame:
+    """What simulated people answer to a batch, as an answers file.
+
+    ``trials`` as from ``trials_of``; ``readings`` is what the reader measured: ``stimulus`` (id), ``image``,
+    ``reading`` and optionally ``mark``. Nothing else of it reaches the respondents.
+    """
+    survey = study.survey
+    assert survey is not None and survey.respondents is not None
+    people = respondents.in_world(survey.respondents, study.world)
+    seen = [column for column in ("image", "reading", "mark") if column in readings]
+    pictures = readings.set_index("stimulus")[seen]
+    parts = []
+    for number, question in enumerate(survey.questions):
+        answers = respondents.answer(
+            trials, pictures, people, study.seed, question=question.name, replication=replication
+        )
+        image = answers["kind"] == "image"
+        value = answers["value"].where(~image | (question.scale == "vas"), np.round(1 + answers["value"] * 6 / 100))
+        name = pd.Series(question.name, index=answers.index).where(image, batch.ATTENTION)
+        parts.append(answers.assign(value=value, question=name)[image | (number == 0)])
+    rows = pd.concat(parts)
+    rows = rows.assign(
+        position=rows["position"] + 1, participant=[f"simulated-{number}" for number in rows["participant"]]
+    )
+    return rows.sort_values(["assignment", "position"], kind="stable")[list(batch.ANSWER_COLUMNS)]
+
+
+def exclude(ground: Ground, study_id: int, study: Study, name: str | None = None) -> dict[str, int]:
+    """Applies the frozen rules to the batch, records who falls under which, and counts them."""
+    asked = expected(ground, study_id, study, name)
+    begun = asked.groupby("list")["pid_hash"].transform("first")
+    own = asked.assign(participant=begun)[begun.notna()]
+    found = exclusions.excluded(own)
+    ground.put_exclusions(study_id, str(asked["batch"].iloc[0]), found.rename(columns={"participant": "pid_hash"}))
+    return exclusions.counts(found)
