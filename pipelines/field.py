@@ -24,7 +24,7 @@ def run(context: Context) -> dict[str, Any]:
     if study.survey.respondents is not None:
         _simulate(context, name)
     answers = store.answers(study_id, name)
-    participants = int(answers["list"].nunique())
+    participants = int(answers["assignment"].nunique())
     if participants < study.survey.participants:
         _wait(context, name, participants)
     facts = {

@@ -12,8 +12,6 @@ from contrafact import bundle, study
 from contrafact.errors import UserError
 from contrafact.survey import batch, fielding
 
-KEY = ["list", "position", "question"]
-
 
 class Tables:
     """What ``fielding.Ground`` asks for, in memory."""
@@ -41,7 +39,7 @@ class Tables:
         old = self.batches.get(name)
         new = trials if old is None else trials[~trials["list"].isin(old["list"])]
         self.batches[name] = new if old is None else pd.concat([old, new])
-        self.given.setdefault(name, pd.DataFrame(columns=[*KEY, "value", "response_ms", "pid_hash"]))
+        self.given.setdefault(name, pd.DataFrame(columns=[*fielding.ANSWER_KEY, "value", "response_ms", "pid_hash"]))
         return 1
 
     def batch_trials(self, study_id, name=None):
@@ -56,7 +54,7 @@ class Tables:
 
     def put_answers(self, study_id, name, answers, *, simulated):
         self.given[name] = pd.concat([frame for frame in (self.given[name], answers) if len(frame)])
-        assert not self.given[name].duplicated(KEY).any()
+        assert not self.given[name].duplicated(fielding.ANSWER_KEY).any()
         return len(answers)
 
     def put_exclusions(self, study_id, name, exclusions):
@@ -113,7 +111,7 @@ def test_simulated_people_go_in_through_the_door_of_people(ground, loaded, stimu
     assert (fate.rows, fate.accepted, fate.problems) == (8 * 15, 8 * 15, ())
     answers = ground.answers(1, name)
     assert (answers["question"] == batch.ATTENTION).sum() == 8 * 2
-    assert answers.groupby("list")["pid_hash"].nunique().eq(1).all()
+    assert answers.groupby("assignment")["pid_hash"].nunique().eq(1).all()
     assert not answers["pid_hash"].str.contains("simulated").any()
 
     again = fielding.import_answers(ground, 1, loaded.study, [path], simulated=True)[str(path)]
