@@ -95,9 +95,15 @@ def working(*, as_json: bool) -> Iterator[Progress]:
         return
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
-    from rich.progress import Task
     from rich.text import Text
 
     class Rate(ProgressColumn):
