@@ -208,6 +208,7 @@ def _inputs(raw: rules.Raw, base: Path, data: Path | None) -> tuple[dict[str, Pa
     """The paths that the study names, and a finding for each that is not there."""
     paths: dict[str, Path] = {}
     findings: list[Finding] = []
+    contested = sum(raw.get(name) is not None for name in rules.SOURCES) > 1
     keys: list[Loc] = [("images", "manifest"), ("images", "extra"), ("images", "folder")]
     for loc in [*keys, ("stimuli", "manifest"), ("stimuli", "folder"), ("model", "start")]:
         section = raw.get(str(loc[0]))
@@ -219,7 +220,7 @@ def _inputs(raw: rules.Raw, base: Path, data: Path | None) -> tuple[dict[str, Pa
             findings.append(finding)
         elif path is not None:
             paths[dotted(loc)] = path
-            if loc[1] in ("manifest", "extra"):
+            if loc[1] in ("manifest", "extra") and not contested:
                 findings += _columns(raw, loc, path)
     for name in ("images", "stimuli"):
         if f"{name}.manifest" in paths:
@@ -259,7 +260,7 @@ def _columns(raw: rules.Raw, loc: Loc, manifest: Path) -> list[Finding]:
         return []
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as stream:
-            header = next(csv.reader([stream.readline(65_536)]), [])
+            header = [name.strip() for name in next(csv.reader([stream.readline(65_536)]), [])]
     except (OSError, ValueError, csv.Error):
         return [Finding(loc, f"{manifest.name}, which is not CSV in UTF-8", "a CSV file with a header")]
     if loc == ("stimuli", "manifest"):
@@ -280,13 +281,16 @@ def _columns(raw: rules.Raw, loc: Loc, manifest: Path) -> list[Finding]:
         if images.get("crop") == "boxes":
             boxes = ("box_left", "box_top", "box_width", "box_height")
             wanted += [(("images", "crop"), name) for name in boxes]
+    missing: dict[Loc, list[str]] = {}
+    for place, name in wanted:
+        if isinstance(name, str) and name not in header:
+            missing.setdefault(place, []).append(name)
     return [
         Finding(
             place,
-            f"no column '{name}' in {manifest.name}",
+            f"no column {', '.join(map(repr, names))} in {manifest.name}",
             f"its columns: {', '.join(header)}",
-            nearest(name, header),
+            nearest(names[0], header),
         )
-        for place, name in wanted
-        if isinstance(name, str) and name not in header
+        for place, names in missing.items()
     ]

@@ -43,7 +43,7 @@ STAGES = {
     ),
     "finetune": _Stage(("predict",), ("model",), ("model.start",)),
     "generate": _Stage(("predict", "finetune"), ("directions", "doses", "arms")),
-    "gate": _Stage(("generate",), ("gate",)),
+    "gate": _Stage(("generate",), ("gate", "survey.respondents.reads")),
     "field": _Stage(("gate",), ("review", "survey", "hypotheses")),
     "analyse": _Stage(("field",), ("hypotheses",)),
     "report": _Stage(("analyse",), ("study", "title", "question")),
@@ -107,8 +107,10 @@ def _pick(value: Any, path: list[str]) -> Any:
 
 def _digest(path: Path) -> str | None:
     try:
+        if not path.is_file():  # never wait on a pipe or a device
+            return None
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() if path.is_file() else None
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, ValueError):
         return None
 
@@ -121,7 +123,9 @@ def _content_hashes(loaded: LoadedStudy, key: str) -> Iterator[tuple[str, str | 
             yield file.relative_to(path).as_posix(), _digest(file)
         return
     yield "manifest", _digest(path)
-    folder = path.parent if key == "images.extra" else loaded.inputs[f"{key.split('.')[0]}.folder"]
+    images = loaded.study.images
+    aside = key == "images.extra" and not (images and images.folder)
+    folder = path.parent if aside else loaded.inputs[f"{key.split('.')[0]}.folder"]
     for name in _column(path, "file" if key == "stimuli.manifest" else "image"):
         yield name, _digest(folder / name)
 
@@ -139,8 +143,10 @@ def _column(manifest: Path, name: str) -> list[str]:
             return []
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as stream:
-            return [row[name] for row in csv.DictReader(stream) if row.get(name)]
-    except (OSError, ValueError, csv.Error):
+            rows = [[cell.strip() for cell in row] for row in csv.reader(stream)]
+        column = rows[0].index(name)
+        return [row[column] for row in rows[1:] if len(row) > column and row[column]]
+    except (OSError, ValueError, IndexError, csv.Error):
         return []
 
 
@@ -160,7 +166,8 @@ class _Code:
             if file not in reached:
                 if file not in self.known:
                     raw = file.read_bytes()
-                    self.known[file] = hashlib.sha256(raw).hexdigest(), tuple(self._imports(raw))
+                    imports = tuple(self._imports(raw)) if file.suffix == ".py" else ()
+                    self.known[file] = hashlib.sha256(raw).hexdigest(), imports
                 reached[file], imports = self.known[file]
                 waiting.extend(imports)
         return {
@@ -184,9 +191,14 @@ class _Code:
             return
         for depth in range(2, len(module) + 1):
             place = self.root.joinpath(*module[1:depth])
-            for file in (place.with_suffix(".py"), place / "__init__.py"):
-                if file.is_file():
-                    yield file
+            if place.with_suffix(".py").is_file():
+                yield place.with_suffix(".py")
+            elif (place / "__init__.py").is_file():
+                yield place / "__init__.py"
+                # A package's page templates and tables are part of its source.
+                yield from (
+                    each for each in place.rglob("*") if each.suffix not in (".py", ".pyc") and each.is_file()
+                )
 
 
 # --- expectation ----------------------------------------------------------------------------------------------

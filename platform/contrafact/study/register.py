@@ -68,7 +68,7 @@ def code_hash() -> str:
     digest = hashlib.sha256()
     rooms = Path(contrafact.__file__).parent
     for name, root in (("rooms", rooms), ("pipelines", bundle.folder("pipelines"))):
-        for file in sorted(root.rglob("*.py")):
+        for file in sorted(each for each in root.rglob("*") if each.is_file() and each.suffix != ".pyc"):
             # In the wheel the leaves lie inside the package; they are not rooms.
             if name == "rooms" and file.relative_to(root).parts[0] in (
                 "pipelines",

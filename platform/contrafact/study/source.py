@@ -21,6 +21,8 @@ from contrafact.errors import Mistake, Mistakes, UserError
 MAX_BYTES = 2**20
 MAX_DEPTH = 12  # the schema itself is five levels deep
 
+ONE_DOCUMENT = f"one YAML document, at most {MAX_DEPTH} levels deep"
+
 Loc = tuple[str | int, ...]
 
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "map", "seq")}
@@ -118,9 +120,9 @@ def _compose(path: Path, text: str) -> Node | None:
             .removeprefix("but ")
             .removeprefix("found ")
         )
-        raise _refusal(path, mark.line + 1 if mark else 1, problem, "YAML, one document") from error
+        raise _refusal(path, mark.line + 1 if mark else 1, problem, ONE_DOCUMENT) from error
     except YAMLError as error:
-        raise _refusal(path, 1, str(error).splitlines()[0], "YAML, one document") from error
+        raise _refusal(path, 1, str(error).splitlines()[0], ONE_DOCUMENT) from error
 
 
 class _Walk:
