@@ -69,7 +69,9 @@ def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArr
     return values
 
 
-def _correlated(rng: np.random.Generator, given: NDArray[np.float64], correlation: float) -> NDArray[np.float64]:
+def _correlated(
+    rng: np.random.Generator, given: NDArray[np.float64], correlation: float
+) -> NDArray[np.float64]:
     rest = np.sqrt(1 - correlation**2)
     values = correlation * given + rest * rng.standard_normal(len(given))
     while (outside := np.abs(values) > TRUNCATION).any():

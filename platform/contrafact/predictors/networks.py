@@ -16,7 +16,9 @@ class GuideNet(nn.Module):
     def __init__(self, outputs: int, width: int = 32) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, width, 3, padding=1))
-        self.blocks = nn.ModuleList([_Residual(width, width), _Residual(width, 2 * width), _Residual(2 * width, 2 * width)])
+        self.blocks = nn.ModuleList(
+            [_Residual(width, width), _Residual(width, 2 * width), _Residual(2 * width, 2 * width)]
+        )
         self.down = nn.AvgPool2d(2)
         self.head = nn.Linear(2 * width * 4, outputs)
 

@@ -74,8 +74,15 @@ class Predictor(nn.Module):
     def save(self, folder: Path) -> None:
         """Weights as safetensors and a JSON description beside them."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / "model.safetensors")
-        description = {"family": self.family, "seeds": self.seeds, "targets": [asdict(target) for target in self.targets]}
+        save_file(
+            {name: value.contiguous() for name, value in self.state_dict().items()},
+            folder / "model.safetensors",
+        )
+        description = {
+            "family": self.family,
+            "seeds": self.seeds,
+            "targets": [asdict(target) for target in self.targets],
+        }
         (folder / "predictor.json").write_text(json.dumps(description, indent=1, sort_keys=True))
 
     @classmethod

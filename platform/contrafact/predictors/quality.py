@@ -60,7 +60,11 @@ def quality(
     score, value, units = score[known], value[known], units[known]
     metric, measure = ("auc", auc) if kind == "binary" else ("r2", r2)
     _, inverse = np.unique(units, return_inverse=True)
-    members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1]) if len(units) else []
+    members = (
+        np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
+        if len(units)
+        else []
+    )
     rng = seeds.generator(seed, "bootstrap", metric)
     draws = []
     for _ in range(resamples if members else 0):
@@ -85,7 +89,9 @@ def expected_calibration_error(logit: np.ndarray, label: np.ndarray, bins: int =
     """ECE with bins of equal counts (Guo et al. 2017, equation 3)."""
     p = 1 / (1 + np.exp(-logit))
     parts = np.array_split(np.argsort(p), bins)
-    return float(sum(len(part) * abs(p[part].mean() - label[part].mean()) for part in parts if len(part)) / len(p))
+    return float(
+        sum(len(part) * abs(p[part].mean() - label[part].mean()) for part in parts if len(part)) / len(p)
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,171 @@
+"""finetune: the conditional diffusion model of the study, and the guide once more on denoised images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from contrafact import seeds
+from contrafact.diffusion.denoiser import Denoiser, open_denoiser
+from contrafact.diffusion.network import Spec
+from contrafact.diffusion.sample import sample
+from contrafact.diffusion.schedule import Schedule
+from contrafact.diffusion.train import TrainConfig, train
+from contrafact.images import decode, pack
+from contrafact.predictors.predictor import Predictor, as_input
+from contrafact.predictors.train import FitConfig, fit
+from contrafact.run.context import Context
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Facts: files of the denoiser and of the guide that steers, last loss, names and units of the conditions."""
+    study = context.study
+    data = pack.load(context.files, context.upstream["ingest"])
+    guide = Predictor.load(
+        context.files.get_folder(context.upstream["predict"]["files"]["guide"], context.folder / "guide_in")
+    )
+    chosen = data.split == "train"
+    names = ("score", *held(study))
+    columns = [
+        guide.read(data.images[chosen])[:, 0],
+        *(data.covariates[name].to_numpy(float)[chosen] for name in names[1:]),
+    ]
+    raw = np.stack(columns, 1)
+    mean, sd = np.nanmean(raw, 0), np.nanstd(raw, 0)
+    sd[sd == 0] = 1.0
+    conditions = ((raw - mean) / sd).astype(np.float32)
+    images = data.images[chosen]
+    if len(data.extra):
+        images = np.concatenate([images, data.extra])
+        conditions = np.concatenate([conditions, np.full((len(data.extra), len(names)), np.nan, np.float32)])
+
+    model = study.model
+    size = images.shape[1]
+    config = TrainConfig(
+        spec=Spec(
+            size,
+            model.channels,
+            model.patch,
+            model.prediction,
+            model.schedule,
+            model.timesteps,
+            names,
+            tuple(map(float, mean)),
+            tuple(map(float, sd)),
+        ),
+        start=None if model.start == "scratch" else Path(model.start),
+        seed=seeds.integer(study.seed, "finetune"),
+        images_seen=model.images_seen,
+        batch=model.batch,
+        learning_rate=model.learning_rate,
+        warmup_steps=model.warmup_steps,
+        condition_dropout=model.condition_dropout,
+        ema_halflife_images=model.ema_halflife_images,
+        clip_norm=model.clip_norm,
+        augment=model.augment,
+        mixed_precision=model.mixed_precision,
+        checkpoint_images=model.checkpoint_images,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    bar = iter(context.progress(range(config.steps), config.steps, "finetune"))
+    shown = 0
+
+    def report(line: dict[str, float]) -> None:
+        nonlocal shown
+        context.log_metrics(
+            {key: value for key, value in line.items() if key != "step"}, step=int(line["step"])
+        )
+        while shown < line["step"]:
+            next(bar, None)
+            shown += 1
+
+    result = train(images, conditions, config, context.folder / "train", report)
+    assert result.folder is not None
+    denoiser = open_denoiser(result.folder)
+    context.log_artifact(_samples(context, denoiser, len(names)), "samples")
+    steering = _on_denoised(
+        context, guide, denoiser, data.images[chosen], data.outcome[chosen], conditions[: chosen.sum()]
+    )
+    return {
+        "denoiser": context.files.put_folder(result.folder),
+        "guide": context.files.put_folder(steering),
+        "conditions": {
+            name: {"mean": float(m), "sd": float(s)} for name, m, s in zip(names, mean, sd, strict=True)
+        },
+        "images_seen": result.images_seen,
+        "loss": float(np.mean([line["loss"] for line in result.history[-10:]])),
+    }
+
+
+def held(study: Any) -> tuple[str, ...]:
+    """Covariates held by any direction, in the study's order; with the score they are the model's conditions."""
+    return tuple(dict.fromkeys(name for direction in study.directions.values() for name in direction.hold))
+
+
+def _samples(context: Context, denoiser: Denoiser, conditions: int) -> Path:
+    """A sheet of samples: scores from -2 to 2 SD in columns, rows with the same noise."""
+    scores = np.tile(np.linspace(-2, 2, 5), 4)
+    condition = torch.zeros(20, conditions)
+    condition[:, 0] = torch.from_numpy(scores)
+    noise = torch.from_numpy(
+        seeds.normal((4, *denoiser.shape), context.study.seed, "samples")
+    ).repeat_interleave(5, 0)
+    pictures = decode.to_uint8(sample(denoiser, noise, condition, steps=25).numpy())
+    rows = [np.concatenate(list(pictures[k : k + 5]), axis=1) for k in range(0, 20, 5)]
+    path = context.folder / "samples.png"
+    path.write_bytes(decode.png_bytes(np.concatenate(rows)))
+    return path
+
+
+def _on_denoised(
+    context: Context,
+    guide: Predictor,
+    denoiser: Denoiser,
+    images: np.ndarray,
+    outcome: np.ndarray,
+    conditions: np.ndarray,
+) -> Path:
+    """The guide, trained on with images noised up to .7 of the schedule and denoised in one step.
+
+    A guide that only knows photographs is easily fooled on the soft clean estimates that it steers; its calibration
+    and units stay as the validation images fixed them.
+    """
+    folder = context.folder / "guide_denoised"
+    config = context.study.predictors.guide
+    if config.denoised_share == 0 or (folder / "predictor.json").exists():
+        if not folder.exists():
+            guide.save(folder)
+        return folder
+    schedule = Schedule(denoiser.alphas_cumprod)
+    rng = seeds.generator(context.study.seed, "denoised")
+    denoised = np.empty_like(images)
+    for k in context.progress(range(0, len(images), 250), -(-len(images) // 250), "denoised images"):
+        x = as_input(images[k : k + 250])
+        t = torch.from_numpy(rng.integers(0, int(0.7 * len(schedule)), len(x)))
+        noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
+        clean = denoiser.predict(
+            schedule.add_noise(x, noise, t), t, torch.from_numpy(conditions[k : k + 250])
+        ).clean
+        denoised[k : k + 250] = decode.to_uint8(clean.clamp(-1, 1).numpy())
+    settings = FitConfig(
+        max(1, config.epochs // 2),
+        config.batch,
+        config.learning_rate / 4,
+        config.denoised_share,
+        config.augment,
+    )
+    fit(
+        guide,
+        images,
+        outcome[:, None],
+        settings,
+        seeds.integer(context.study.seed, "guide_denoised"),
+        denoised=denoised,
+    )
+    draft = folder.with_name("guide_denoised.draft")
+    guide.save(draft)
+    draft.rename(folder)
+    return folder

@@ -1,0 +1,359 @@
+"""gate: a card for every stimulus from instruments that never guided, and the rule that sets pass."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from contrafact.counterfactual import card, gate
+from contrafact.images import decode, pack, worlds
+from contrafact.predictors.predictor import Predictor, as_input
+from contrafact.run.context import Context
+from contrafact.stats.equivalence import tost_mean
+from contrafact.store.records import CardRecord, GateRecord, StimulusRecord
+
+HELD_MARGIN = 0.15  # SD; the bound of the equivalence test of held covariates
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Facts: quality of each direction, drawable or not, sets passed and failed, readings for simulated people."""
+    study, upstream = context.study, context.upstream
+    torch.set_grad_enabled(False)
+    data = pack.load(context.files, upstream["ingest"])
+    folders = {
+        role: context.files.get_folder(sha, context.folder / role)
+        for role, sha in upstream["predict"]["files"].items()
+        if role in ("judge", "probe_judge", "reader")
+    }
+    judge = Predictor.load(folders["judge"])
+    judge_sha = upstream["predict"]["files"]["judge"]
+    probes = Predictor.load(folders["probe_judge"]) if "probe_judge" in folders else None
+    row_of = {key: k for k, key in enumerate(data.key)}
+    keys = {image.id: image.key for image in context.store.images(context.study_id, split="stimuli")}
+    names = {direction.id: direction.name for direction in context.store.directions(context.study_id)}
+    doses = np.array(study.doses.grid)
+    zero = int(np.flatnonzero(doses == 0)[0])
+    real = data.images[data.split == "validation"]
+    features = _features(judge, real)
+
+    facts: dict[str, Any] = {
+        "directions": {},
+        "held": {},
+        "by_dose": [],
+        "sets_passed": 0,
+        "sets_failed": 0,
+        "reasons": {},
+        "drawable": {},
+    }
+    readings = []
+    for name, direction in study.directions.items():
+        stimuli = [row for row in context.store.stimuli(context.study_id) if names[row.direction_id] == name]
+        frame = _frame(context, stimuli, keys)
+        images = list(dict.fromkeys(frame["image"]))
+        pictures = {
+            arm: _cube(frame, images, doses, arm)
+            for arm in ("treated", "sham", "placebo")
+            if (frame["arm"] == arm).any()
+        }
+        n, d = len(images), len(doses)
+        source = data.images[[row_of[key] for key in images]]
+        measured: dict[str, dict[str, np.ndarray]] = {}
+        for arm, cube in context.progress(list(pictures.items()), len(pictures), f"cards {name}"):
+            flat = cube.reshape(n * d, *cube.shape[2:])
+            base = np.repeat(source, d, axis=0)
+            measured[arm] = {
+                "judge": judge.read(flat)[:, 0].reshape(n, d),
+                "logit": judge.read(flat, raw=True)[:, 0].reshape(n, d),
+                "l1": card.l1(flat, base).reshape(n, d),
+                "ssim": card.ssim(flat, base).reshape(n, d),
+                "norm": np.sqrt(((flat.astype(float) - base) ** 2).mean((1, 2, 3))).reshape(n, d),
+                "realism": card.realism(_features(judge, flat), features).reshape(n, d),
+                "mark": card.mark(flat).reshape(n, d, -1),
+                **(
+                    {f"probe_{probe}": column for probe, column in _columns(probes, flat, n, d).items()}
+                    if probes
+                    else {}
+                ),
+            }
+        effects = {
+            arm: card.effect(values["judge"], values["logit"], doses) for arm, values in measured.items()
+        }
+        treated = measured["treated"]
+        ends = np.flatnonzero(doses != 0)
+        auc, detector = card.artefact_auc(treated["mark"][:, ends], treated["mark"][:, zero])
+        leakage = {
+            probe: treated[f"probe_{probe}"] - treated[f"probe_{probe}"][:, [zero]]
+            for probe in (probes.names if probes else ())
+        }
+        held = {}
+        for probe in direction.hold:
+            quality = upstream["predict"]["quality"][f"probe_judge.{probe}"]
+            usable = quality["value"] >= (0.75 if quality["metric"] == "auc" else 0.5)
+            signed = leakage[probe][:, ends].mean(0)
+            test = tost_mean((leakage[probe] @ doses) / (doses @ doses), HELD_MARGIN)
+            held[probe] = {
+                "estimable": bool(usable),
+                "signed_max_sd": float(np.abs(signed).max()) if usable else float("nan"),
+                "absolute_sd": float(np.abs(leakage[probe][:, ends]).mean()) if usable else float("nan"),
+                "probe_quality": quality,
+                "equivalence": asdict(test),
+                "margin_sd_per_dose": HELD_MARGIN,
+            }
+        slope, low, high = card.slope_interval(treated["judge"], doses)
+        facts["held"][name] = held
+        facts["drawable"][name] = bool(low > 0)
+        facts["directions"][name] = {
+            "effects": {arm: asdict(value) for arm, value in effects.items()},
+            "slope": slope,
+            "slope_low": low,
+            "slope_high": high,
+            "artefact_auc": auc,
+            "l1": float(treated["l1"][:, ends].mean()),
+            "ssim": float(treated["ssim"][:, ends].mean()),
+            "images": n,
+        }
+        facts["by_dose"] += [
+            {
+                "direction": name,
+                "arm": arm,
+                "dose": float(dose),
+                "judge": float((values["judge"] - values["judge"][:, [zero]])[:, j].mean()),
+            }
+            for arm, values in measured.items()
+            for j, dose in enumerate(doses)
+        ]
+        passed = _gated(context, facts, name, images, direction.hold, measured, leakage, ends, auc)
+        _store_cards(context, stimuli, keys, images, doses, measured, leakage, detector, ends, judge_sha)
+        facts["sets_passed"] += int(sum(passed))
+        facts["sets_failed"] += int(n - sum(passed))
+        readings.append(frame.assign(passed=frame["image"].map(dict(zip(images, passed, strict=True)))))
+
+    first = next(iter(study.directions))
+    worst = [abs(found["signed_max_sd"]) for found in facts["held"][first].values()]
+    lead = facts["directions"][first]["effects"]["treated"]
+    facts["quality"] = {
+        "judge_flip_rate": lead["flip_rate"],
+        "judge_spearman": lead["spearman"],
+        "judge_slope": lead["slope"],
+        "leakage_max_sd": max(worst) if worst else float("nan"),
+        "null_max_error": upstream["generate"]["null_max_error"],
+    }
+    context.log_metrics({key: value for key, value in facts["quality"].items() if not np.isnan(value)})
+    if study.world is not None:
+        facts |= _read_by_respondents(context, folders["reader"], pd.concat(readings), data, judge, doses)
+    facts["stopped"] = _stopped(context, facts)
+    return facts
+
+
+def _frame(context: Context, stimuli: list[StimulusRecord], keys: dict[int, str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "stimulus": [row.id for row in stimuli],
+            "image": [keys[row.image_id] for row in stimuli],
+            "direction": [row.set_key.split("/")[0] for row in stimuli],
+            "arm": [row.arm for row in stimuli],
+            "draw": [row.draw for row in stimuli],
+            "dose": [row.dose for row in stimuli],
+            "picture": [decode.from_png(context.files.get(row.pixels_sha256)) for row in stimuli],
+        }
+    )
+
+
+def _cube(frame: pd.DataFrame, images: list[str], doses: np.ndarray, arm: str) -> np.ndarray:
+    """Pictures (n, d, h, w, 3) of an arm; its dose 0 is the null arm's."""
+    found = frame[frame["arm"].isin([arm, "null"])].set_index(["image", "dose"])["picture"]
+    return np.stack([np.stack([found[(image, dose)] for dose in doses]) for image in images])
+
+
+def _features(judge: Predictor, images: np.ndarray) -> np.ndarray:
+    """The judge's own features (n, f): what comes before its head."""
+    head = judge.heads[0]
+    return np.concatenate(
+        [head.features(as_input(images[k : k + 500])).numpy() for k in range(0, len(images), 500)]
+    ).astype(float)
+
+
+def _columns(probes: Predictor, flat: np.ndarray, n: int, d: int) -> dict[str, np.ndarray]:
+    read = probes.read(flat)
+    return {name: read[:, k].reshape(n, d) for k, name in enumerate(probes.names)}
+
+
+def _gated(
+    context: Context,
+    facts: dict[str, Any],
+    name: str,
+    images: list[str],
+    hold: tuple[str, ...],
+    measured: dict[str, dict[str, np.ndarray]],
+    leakage: dict[str, np.ndarray],
+    ends: np.ndarray,
+    auc: float,
+) -> list[bool]:
+    rule = context.study.gate
+    limits = gate.Limits(rule.null_error, rule.leakage_sd, rule.norm_ratio, rule.realism)
+    treated = measured["treated"]
+    controls = [arm for arm in measured if arm != "treated"]
+    rows, passed = [], []
+    for i, image in enumerate(images):
+        ratios = [measured[arm]["norm"][i, ends] / treated["norm"][i, ends] for arm in controls]
+        found = gate.reasons(
+            gate.SetMeasures(
+                null_error=context.upstream["generate"]["null_error"][f"{name}/{image}"],
+                leakage={probe: leakage[probe][i, ends] for probe in hold},
+                norm_ratio=np.concatenate(ratios) if ratios else np.empty(0),
+                realism=np.concatenate([values["realism"][i] for values in measured.values()]),
+            ),
+            limits,
+        )
+        if auc > rule.artefact_auc:
+            found = (*found, "artefact_auc")
+        for reason in found:
+            facts["reasons"][reason] = facts["reasons"].get(reason, 0) + 1
+        passed.append(not found)
+        rows.append(GateRecord(set_key=f"{name}/{image}", passed=not found, reasons=list(found)))
+    context.store.put_gate_decisions(context.study_id, context.stage_run_id, rows)
+    return passed
+
+
+def _store_cards(
+    context: Context,
+    stimuli: list[StimulusRecord],
+    keys: dict[int, str],
+    images: list[str],
+    doses: np.ndarray,
+    measured: dict[str, dict[str, np.ndarray]],
+    leakage: dict[str, np.ndarray],
+    detector: np.ndarray,
+    ends: np.ndarray,
+    judge_sha: str,
+) -> None:
+    at_image, at_dose = (
+        {key: i for i, key in enumerate(images)},
+        {float(dose): j for j, dose in enumerate(doses)},
+    )
+    zero = at_dose[0.0]
+    rows = []
+    for stimulus in stimuli:
+        arm = "treated" if stimulus.arm == "null" else stimulus.arm
+        i, j, values = at_image[keys[stimulus.image_id]], at_dose[stimulus.dose], measured[arm]
+        probes = {
+            key.removeprefix("probe_"): value for key, value in values.items() if key.startswith("probe_")
+        }
+        rows.append(
+            CardRecord(
+                stimulus_id=stimulus.id,
+                judge_sha256=judge_sha,
+                judge_dose=float(values["judge"][i, j] - values["judge"][i, zero]),
+                leakage={probe: float(value[i, j] - value[i, zero]) for probe, value in probes.items()},
+                l1=float(values["l1"][i, j]),
+                ssim=float(values["ssim"][i, j]),
+                realism=float(values["realism"][i, j]),
+                artefact=float(detector[i, list(ends).index(j)])
+                if arm == "treated" and j in ends
+                else float("nan"),
+                flags=[],
+            )
+        )
+    context.store.put_cards(context.study_id, context.stage_run_id, rows)
+
+
+def _read_by_respondents(
+    context: Context,
+    reader_folder: Any,
+    frame: pd.DataFrame,
+    data: pack.Dataset,
+    judge: Predictor,
+    doses: np.ndarray,
+) -> dict[str, Any]:
+    """What simulated people see in the pixels, and would see in the re-rendered truth.
+
+    The truth changes the cause alone, image by image, by as much as moves the judge by the dose.
+    """
+    study = context.study
+    assert study.world is not None and study.survey is not None
+    reader = Predictor.load(reader_folder)
+    reads = study.survey.respondents.reads if study.survey.respondents else study.world.cause
+    column, cause = reader.names.index(reads), worlds.FACTORS.index(study.world.cause)
+    pictures = np.stack(list(frame["picture"]))
+    row_of = {key: k for k, key in enumerate(data.key)}
+    base = data.images[[row_of[key] for key in frame["image"]]]
+    every = reader.read(pictures)
+    distance = np.sqrt(((pictures.astype(float) - base) ** 2).mean((1, 2, 3)))
+    table = frame[["stimulus", "image", "direction", "arm", "draw", "dose", "passed"]].assign(
+        reading=every[:, column], mark=distance / max(distance[frame["arm"] == "treated"].std(), 1e-9)
+    )
+
+    images = list(dict.fromkeys(frame["image"]))
+    own = data.factors.loc[[row_of[key] for key in images], list(worlds.FACTORS)].to_numpy(float)
+    shifts = np.linspace(-4, 4, 33)
+    moved = np.repeat(own[:, None], len(shifts), 1)
+    moved[:, :, cause] += shifts
+    size = data.images.shape[1]
+    response = judge.read(worlds.render(moved.reshape(-1, own.shape[1]), size))[:, 0].reshape(len(images), -1)
+    response -= response[:, [len(shifts) // 2]]
+    if np.median(np.polyfit(shifts, response.T, 1)[0]) < 0:
+        shifts = -shifts  # a cause that lowers the outcome
+    change = np.stack([np.interp(doses, np.maximum.accumulate(row), shifts) for row in response])
+    truth = np.repeat(own[:, None], len(doses), 1)
+    truth[:, :, cause] += change
+    rendered = worlds.render(truth.reshape(-1, own.shape[1]), size)
+    seen = reader.read(rendered)[:, column].reshape(len(images), len(doses))
+
+    treated = frame[frame["arm"].isin(["treated", "null"])].assign(
+        row=range(int(frame["arm"].isin(["treated", "null"]).sum()))
+    )
+    positions = np.flatnonzero(frame["arm"].isin(["treated", "null"]).to_numpy())
+    cube = every[positions][
+        [treated.set_index(["image", "dose"])["row"][(image, dose)] for image in images for dose in doses]
+    ].reshape(len(images), len(doses), -1)
+    slopes = np.einsum("ndk,d->k", cube, doses) / (doses @ doses) / len(images)
+    edited = np.stack(list(frame["picture"].iloc[positions]))[
+        [treated.set_index(["image", "dose"])["row"][(image, dose)] for image in images for dose in doses]
+    ].reshape(len(images), len(doses), *pictures.shape[1:])
+    ends = np.flatnonzero(doses != 0)
+    goal = rendered.reshape(edited.shape).astype(float)
+    unedited = np.repeat(edited[:, [int(np.flatnonzero(doses == 0)[0])]], len(doses), 1).astype(float)
+    return {
+        "readings": context.files.put(_parquet(table)),
+        "truth_readings": context.files.put(
+            _parquet(
+                pd.DataFrame(
+                    {
+                        "image": np.repeat(images, len(doses)),
+                        "dose": np.tile(doses, len(images)),
+                        "reading": seen.ravel(),
+                    }
+                )
+            )
+        ),
+        "factor_slopes": dict(zip(reader.names, map(float, slopes), strict=True)),
+        "truth_factor_slope": float(((seen - seen[:, [len(doses) // 2]]) @ doses / (doses @ doses)).mean()),
+        "truth_distance": float(
+            np.abs(edited - goal)[:, ends].mean() / np.abs(unedited - goal)[:, ends].mean()
+        ),
+    }
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _stopped(context: Context, facts: dict[str, Any]) -> str | None:
+    for name, drawable in facts["drawable"].items():
+        if not drawable:
+            found = facts["directions"][name]
+            return (
+                f"Direction {name} is not drawable: the judge's slope on the edited images is {found['slope']:.2f} "
+                f"[{found['slope_low']:.2f}, {found['slope_high']:.2f}] per requested SD, which includes zero. Longer training, more images, "
+                "a closer crop or guidance instead of a condition shift would help."
+            )
+    if facts["sets_passed"] == 0:
+        return f"No matched set passes the gate: {', '.join(f'{reason} ({count})' for reason, count in facts['reasons'].items())}."
+    return None

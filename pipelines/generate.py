@@ -1,0 +1,254 @@
+"""generate: for each image in support, every arm and dose of every direction, item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from contrafact import seeds
+from contrafact.counterfactual import arms
+from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Reader
+from contrafact.counterfactual.edit import Edited, edit, reading_change
+from contrafact.diffusion.denoiser import open_denoiser
+from contrafact.diffusion.invert import invert
+from contrafact.images import decode, pack
+from contrafact.predictors.predictor import Predictor, Target, as_input
+from contrafact.predictors.train import FitConfig, fit
+from contrafact.run.context import Context
+from contrafact.store.records import StimulusRecord
+from contrafact.study import schema
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Facts: counts of stimuli, of images in and out of support, the largest dose 0 error of each image."""
+    study, upstream = context.study, context.upstream
+    torch.set_grad_enabled(False)
+    data = pack.load(context.files, upstream["ingest"])
+    opened = {
+        name: context.files.get_folder(sha, context.folder / name)
+        for name, sha in {
+            **upstream["predict"]["files"],
+            "guide": upstream["finetune"]["guide"],
+            "denoiser": upstream["finetune"]["denoiser"],
+        }.items()
+        if name in ("guide", "probe_guide", "denoiser")
+    }
+    guide, denoiser = Predictor.load(opened["guide"]), open_denoiser(opened["denoiser"])
+    probes = Predictor.load(opened["probe_guide"]) if "probe_guide" in opened else None
+    conditions = upstream["finetune"]["conditions"]
+    doses = np.array(study.doses.grid)
+    permuted = _permuted_guide(context, data) if study.arms.placebo else None
+
+    shown = np.flatnonzero(data.split == "stimuli")
+    level = guide.read(data.images[shown])[:, 0]
+    low, high = upstream["predict"]["support"]
+    slope = upstream["predict"]["mapping"]["slope"]
+    reach = doses / slope
+    inside = (level + reach.min() >= low) & (level + reach.max() <= high)
+    order = seeds.generator(study.seed, "stimuli").permutation(len(shown))
+    chosen = [int(shown[k]) for k in order if inside[k]][: study.arms.images]
+    facts: dict[str, Any] = {
+        "in_support": int(inside.sum()),
+        "out_of_support": int((~inside).sum()),
+        "images": len(chosen),
+        "stimuli": 0,
+        "null_error": {},
+    }
+    if not chosen:
+        facts["stopped"] = (
+            f"No image has room for the whole dose grid ({doses.min():g} to {doses.max():g} SD) within the "
+            f"{study.doses.support[0]:.1%} to {study.doses.support[1]:.1%} range of real scores: use smaller doses."
+        )
+        return facts
+
+    records = {image.key: image for image in context.store.images(context.study_id, split="stimuli")}
+    for name, direction in study.directions.items():
+        direction_id = context.store.put_direction(
+            context.study_id,
+            name=name,
+            kind=direction.kind,
+            target=direction.target,
+            hold=list(direction.hold),
+            spec=direction.model_dump(mode="json"),
+        )
+        hold = [_column(probes, held) for held in direction.hold] if probes else []
+        batches = [chosen[k : k + direction.edit.batch] for k in range(0, len(chosen), direction.edit.batch)]
+        for batch in context.progress(batches, len(batches), f"generate {name}"):
+            keys = [str(data.key[k]) for k in batch]
+            pixels = data.images[batch]
+            results = _edits(
+                study,
+                direction,
+                denoiser,
+                guide,
+                hold,
+                permuted,
+                pixels,
+                keys,
+                _condition(data, guide, conditions, batch),
+                reach,
+            )
+            rows = []
+            for i, key in enumerate(keys):
+                error = (
+                    float(
+                        (results["treated"][1].images[i, list(doses).index(0.0)] - as_input(pixels[[i]])[0])
+                        .abs()
+                        .max()
+                    )
+                    / 2
+                )
+                facts["null_error"][f"{name}/{key}"] = error
+                for arm, (draw, edited) in results.items():
+                    stimuli = decode.to_uint8(edited.images[i].numpy())
+                    for j, dose in enumerate(doses):
+                        if dose == 0 and arm != "treated":
+                            continue  # the null arm belongs to all
+                        rows.append(
+                            StimulusRecord(
+                                image_id=records[key].id,
+                                direction_id=direction_id,
+                                arm="null" if dose == 0 else arm,
+                                draw=int(draw[i]) if dose != 0 else 0,
+                                dose=float(dose),
+                                strength=float(edited.strength[i, j]),
+                                seed=seeds.integer(study.seed, "image", key),
+                                set_key=f"{name}/{key}",
+                                in_support=True,
+                                pixels_sha256=context.files.put(decode.png_bytes(stimuli[j])),
+                                denoiser_sha256=upstream["finetune"]["denoiser"],
+                                guide_sha256=upstream["finetune"]["guide"],
+                            )
+                        )
+            context.store.put_stimuli(context.study_id, context.stage_run_id, rows)
+            facts["stimuli"] += len(rows)
+    facts["null_max_error"] = max(facts["null_error"].values())
+    return facts
+
+
+def _edits(
+    study: schema.Study,
+    direction: schema.Direction,
+    denoiser: Any,
+    guide: Predictor,
+    hold: list[Reader],
+    permuted: Predictor | None,
+    pixels: np.ndarray,
+    keys: list[str],
+    condition: torch.Tensor,
+    reach: np.ndarray,
+) -> dict[str, tuple[np.ndarray, Edited]]:
+    """Draw numbers and edits of every arm for one batch of images."""
+    options = direction.edit
+
+    def outcome(x: torch.Tensor) -> torch.Tensor:
+        return guide.score(x)[:, 0]
+
+    noise = None
+    if options.inversion == "edit_friendly":
+        shape = (options.steps, *denoiser.shape)
+        noise = torch.stack(
+            [torch.from_numpy(seeds.normal(shape, study.seed, "inversion", key)) for key in keys], 1
+        )
+    path = invert(
+        denoiser,
+        as_input(pixels),
+        condition,
+        kind=options.inversion,
+        depth=options.depth,
+        steps=options.steps,
+        w=options.guidance_scale,
+        noise=noise,
+    )
+    target = torch.from_numpy(np.tile(reach.astype(np.float32), (len(keys), 1)))
+    follow: Direction = (
+        ConditionShift() if direction.kind == "condition" else Guidance(outcome, hold, options.trust_radius)
+    )
+    treated = edit(
+        denoiser,
+        path,
+        follow,
+        target,
+        target,
+        reading_change([outcome]),
+        corrections=options.secant_steps,
+        mask_quantile=options.mask_quantile,
+    )
+    numbers = np.array([seeds.integer(study.seed, "draw", key) for key in keys])
+    results = {"treated": (np.zeros(len(keys), int), treated)}
+    signs = torch.from_numpy(reach.astype(np.float32))
+    if study.arms.sham:
+        pictures = torch.stack(
+            [torch.from_numpy(seeds.normal(denoiser.shape, study.seed, "sham", key)) for key in keys]
+        )
+        away = arms.sham(pictures, [outcome, *hold])
+        results["sham"] = (
+            numbers % 2**31,
+            arms.matched(denoiser, path, away, treated, signs, mask_quantile=options.mask_quantile),
+        )
+    if permuted is not None:
+        draw = numbers % study.arms.placebo
+        along = arms.placebo(permuted.raw, torch.from_numpy(draw), hold)
+        results["placebo"] = (
+            draw,
+            arms.matched(denoiser, path, along, treated, signs, mask_quantile=options.mask_quantile),
+        )
+    return results
+
+
+def _condition(
+    data: pack.Dataset, guide: Predictor, conditions: dict[str, dict[str, float]], rows: list[int]
+) -> torch.Tensor:
+    """Standardised conditions (n, k): the image's own score and its held covariates, NaN where unknown."""
+    columns = [
+        (
+            guide.read(data.images[rows])[:, 0]
+            if name == "score"
+            else data.covariates[name].to_numpy(float)[rows]
+        )
+        for name in conditions
+    ]
+    units = conditions.values()
+    return torch.tensor(
+        np.stack([(c - u["mean"]) / u["sd"] for c, u in zip(columns, units, strict=True)], 1),
+        dtype=torch.float32,
+    )
+
+
+def _column(probes: Predictor, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    number = probes.names.index(name)
+    return lambda x: probes.score(x)[:, number]
+
+
+def _permuted_guide(context: Context, data: pack.Dataset) -> Predictor:
+    """One network of the guide's family with an output for every permutation of the labels."""
+    study, folder = context.study, context.folder / "placebo"
+    if not (folder / "predictor.json").exists():
+        chosen = data.split == "train"
+        labels = data.outcome[chosen]
+        count = study.arms.placebo
+        rng = seeds.generator(study.seed, "placebo")
+        values = np.stack([labels[rng.permutation(len(labels))] for _ in range(count)], 1)
+        kind = study.images.outcome.kind if study.images else "binary"
+        if kind == "continuous":
+            values = (values - values.mean(0)) / values.std(0)
+        guide = Predictor(
+            "guide",
+            [Target(f"permutation_{k}", kind) for k in range(count)],
+            [seeds.integer(study.seed, "placebo")],
+        )
+        settings = study.predictors.guide
+        fit(
+            guide,
+            data.images[chosen],
+            values,
+            FitConfig(settings.epochs, settings.batch, settings.learning_rate),
+            seeds.integer(study.seed, "placebo", "fit"),
+        )
+        draft = folder.with_name("placebo.draft")
+        guide.save(draft)
+        draft.rename(folder)
+    return Predictor.load(folder)

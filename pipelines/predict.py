@@ -1,0 +1,158 @@
+"""predict: guide, judge and probes, each with its interval on images that none of them saw."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from contrafact import seeds
+from contrafact.images import pack, worlds
+from contrafact.predictors.predictor import Predictor, Target
+from contrafact.predictors.quality import expected_calibration_error, mapping, quality, temperature
+from contrafact.predictors.train import FitConfig, fit, targets_of
+from contrafact.run.context import Context
+from contrafact.study import schema
+
+READER_IMAGES = 9_000  # rendered for the reader alone; no model of the study sees them
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Facts: the files of every predictor, its quality, the frozen guide-to-judge line, ``stopped`` or None."""
+    study = context.study
+    data = pack.load(context.files, context.upstream["ingest"])
+    outcome = study.images.outcome if study.images else schema.Outcome()
+    covariates = study.images.covariates if study.images else {}
+    validation = data.split == "validation"
+    facts: dict[str, Any] = {"files": {}, "quality": {}, "stopped": None}
+
+    def trained(
+        role: str,
+        family: str,
+        heads: int,
+        targets: list[Target],
+        values: np.ndarray,
+        split: str,
+        config: schema.Predictor,
+    ) -> Predictor:
+        """Fit, calibrate and measure one predictor; a finished one is taken from the work folder."""
+        folder = context.folder / role
+        chosen = data.split == split
+        numbers = [seeds.integer(study.seed, "predictor", role, head) for head in range(heads)]
+        if not (folder / "predictor.json").exists():
+            predictor = Predictor(family, targets, numbers)
+            settings = FitConfig(config.epochs, config.batch, config.learning_rate, augment=config.augment)
+            fit(predictor, data.images[chosen], values[chosen], settings, seeds.integer(study.seed, role))
+            calibrate(predictor, data.images[validation], values[validation])
+            keep(predictor, folder)
+        predictor = Predictor.load(folder)
+        reading = predictor.read(data.images[validation])
+        for k, target in enumerate(targets):
+            found = quality(
+                reading[:, k],
+                values[validation, k],
+                target.kind,
+                data.unit_id[validation],
+                study.predictors.bootstrap,
+                study.seed,
+            )
+            facts["quality"][f"{role}.{target.name}"] = asdict(found)
+            context.log_metrics({f"{role}/{target.name}/{found.metric}": found.value})
+        facts["files"][role] = context.files.put_folder(folder)
+        return predictor
+
+    wanted = data.outcome[:, None]
+    target = targets_of([outcome.column], [outcome.kind], wanted)
+    work = context.progress(range(4 if covariates else 2), 4 if covariates else 2, "predictors")
+    steps = iter(work)
+    next(steps)
+    guide = trained(
+        "guide", "guide", study.predictors.guide.heads, target, wanted, "train", study.predictors.guide
+    )
+    next(steps)
+    judge = trained(
+        "judge", "judge", study.predictors.judge.heads, target, wanted, "judge", study.predictors.judge
+    )
+    if covariates:
+        known = data.covariates[list(covariates)].to_numpy(dtype=float)
+        kinds = [covariate.kind for covariate in covariates.values()]
+        targets = targets_of(list(covariates), kinds, known)
+        for role, family, split in (("probe_guide", "guide", "train"), ("probe_judge", "judge", "judge")):
+            next(steps)
+            trained(role, family, study.predictors.probe.heads, targets, known, split, study.predictors.probe)
+    if study.world is not None:
+        facts["files"]["reader"] = context.files.put_folder(_reader(context))
+
+    readings = guide.read(data.images[validation])[:, 0], judge.read(data.images[validation])[:, 0]
+    facts["mapping"] = asdict(mapping(*readings))
+    facts["support"] = [float(np.quantile(readings[0], share)) for share in study.doses.support]
+    if outcome.kind == "binary":
+        facts["calibration"] = {
+            role: {
+                "temperature": float(predictor.temperature[0]),
+                "ece": expected_calibration_error(
+                    predictor.read(data.images[validation], raw=True)[:, 0], data.outcome[validation]
+                ),
+            }
+            for role, predictor in (("guide", guide), ("judge", judge))
+        }
+    facts["stopped"] = _at_chance(facts["quality"], outcome.column)
+    return facts
+
+
+def calibrate(predictor: Predictor, images: np.ndarray, values: np.ndarray) -> None:
+    """Freeze temperature, centre and spread on the validation images."""
+    raw = predictor.read(images, raw=True)
+    for k, target in enumerate(predictor.targets):
+        known = ~np.isnan(values[:, k])
+        if target.kind == "binary" and known.any():
+            predictor.temperature[k] = temperature(raw[known, k], values[known, k])
+    raw = predictor.read(images, raw=True)
+    predictor.centre.copy_(torch.from_numpy(raw.mean(0)))
+    predictor.spread.copy_(torch.from_numpy(raw.std(0)).clamp(min=1e-6))
+
+
+def keep(predictor: Predictor, folder: Path) -> None:
+    """Write whole or not at all: a folder that a kill left half written is never taken up."""
+    draft = folder.with_name(folder.name + ".draft")
+    predictor.save(draft)
+    draft.rename(folder)
+
+
+def _reader(context: Context) -> Path:
+    """A regressor of every factor of the world, from images of its own: it reads for the simulated respondents."""
+    study, folder = context.study, context.folder / "reader"
+    assert study.world is not None
+    if not (folder / "predictor.json").exists():
+        size = study.images.size if study.images else schema.Images().size
+        seed = seeds.integer(study.seed, "reader")
+        own = worlds.sample(schema.World(name=study.world.name, images=READER_IMAGES + 1_000), seed)
+        pictures = worlds.render(own.factors, size)
+        fresh = slice(READER_IMAGES, None)
+        reader = Predictor(
+            "judge", targets_of(own.names, ["continuous"] * len(own.names), own.factors), [seed]
+        )
+        fit(reader, pictures[:READER_IMAGES], own.factors[:READER_IMAGES], FitConfig(epochs=6), seed)
+        # The reader's unit is the factor's own SD: respondents see faces, not validation images.
+        reading = reader.read(pictures[fresh], raw=True)
+        for k in range(len(own.names)):
+            slope, level = np.polyfit(own.factors[fresh, k], reading[:, k], 1)
+            reader.centre[k], reader.spread[k] = float(level), float(slope)
+        keep(reader, folder)
+    return folder
+
+
+def _at_chance(qualities: dict[str, dict[str, Any]], outcome: str) -> str | None:
+    for role in ("guide", "judge"):
+        found = qualities[f"{role}.{outcome}"]
+        chance = 0.5 if found["metric"] == "auc" else 0.0
+        if not found["low"] > chance:
+            return (
+                f"The {role}'s {found['metric'].upper()} on the validation images is {found['value']:.2f} "
+                f"[{found['low']:.2f}, {found['high']:.2f}], an interval that includes chance ({chance:g}): "
+                "there is no direction to follow. More images, a better crop or another outcome would help."
+            )
+    return None
