@@ -332,7 +332,7 @@ def _read_by_respondents(
             )
         ),
         "factor_slopes": dict(zip(reader.names, map(float, slopes), strict=True)),
-        "truth_factor_slope": float(((seen - seen[:, [len(doses) // 2]]) @ doses / (doses @ doses)).mean()),
+        "truth_factor_slope": float(((seen - seen[:, doses == 0]) @ doses / (doses @ doses)).mean()),
         "truth_distance": float(
             np.abs(edited - goal)[:, ends].mean() / np.abs(unedited - goal)[:, ends].mean()
         ),

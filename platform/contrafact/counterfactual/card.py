@@ -37,10 +37,16 @@ def effect(judge: Array, logit: Array, doses: Array) -> Effect:
     zero = int(np.argmin(np.abs(doses)))
     moved = judge - judge[:, [zero]]
     rank = [stats.spearmanr(doses, row).statistic if np.ptp(row) > 0 else np.nan for row in judge]
-    away = np.where(logit[:, zero] > 0, logit[:, 0], logit[:, -1])
-    bend = (moved[:, 0] + moved[:, -1]).mean() / np.abs(moved[:, [0, -1]]).mean() if moved.any() else np.nan
+    # A one-sided grid points away from one of the two decisions only; the others are not asked to flip.
+    up, down = doses[-1] > 0, doses[0] < 0
+    positive = logit[:, zero] > 0
+    asked = np.where(positive, down, up)
+    away = np.where(positive, logit[:, 0], logit[:, -1])
+    flipped = (np.sign(away) != np.sign(logit[:, zero]))[asked]
+    both = up and down and bool(moved.any())
+    bend = (moved[:, 0] + moved[:, -1]).mean() / np.abs(moved[:, [0, -1]]).mean() if both else np.nan
     return Effect(
-        flip_rate=float(np.mean(np.sign(away) != np.sign(logit[:, zero]))),
+        flip_rate=float(flipped.mean()) if len(flipped) else float("nan"),
         spearman=float(np.nanmean(rank)) if not np.all(np.isnan(rank)) else float("nan"),
         slope=float((moved @ doses).mean() / (doses @ doses)),
         mae=float(np.abs(moved - doses).mean()),
