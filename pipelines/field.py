@@ -20,7 +20,7 @@ def run(context: Context) -> dict[str, Any]:
         return {"stopped": "The study has no `survey`, so nothing was fielded."}
     stimuli = _shown(context)
     registration = fielding.freeze(store, study_id, context.loaded, stimuli, _models(context))
-    name = fielding.open_batch(store, study_id, study, stimuli)
+    name = fielding.open_batch(store, study_id, study, stimuli, registration)
     if study.survey.respondents is not None:
         _simulate(context, name)
     answers = store.answers(study_id, name)

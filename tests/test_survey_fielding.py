@@ -35,7 +35,7 @@ class Tables:
     def put_questions(self, study_id, questions):
         self.asked_questions |= {question.name: question for question in questions}
 
-    def put_batch(self, study_id, name, trials, *, simulated):
+    def put_batch(self, study_id, name, registration, trials, *, simulated):
         old = self.batches.get(name)
         new = trials if old is None else trials[~trials["list"].isin(old["list"])]
         self.batches[name] = new if old is None else pd.concat([old, new])
@@ -97,7 +97,7 @@ def readings_of(stimuli: pd.DataFrame) -> pd.DataFrame:
 
 def fielded(ground, loaded, stimuli, tmp_path, replication=0):
     """Batch, simulated answers as a file, import."""
-    name = fielding.open_batch(ground, 1, loaded.study, stimuli)
+    name = fielding.open_batch(ground, 1, loaded.study, stimuli, "ab12")
     trials = fielding.trials_of(ground, 1, loaded.study)
     rows = fielding.simulated_answers(trials, readings_of(stimuli), loaded.study, replication)
     path = tmp_path / f"answers{replication}.csv"
@@ -154,10 +154,10 @@ def test_a_list_only_begun_is_incomplete_and_one_not_begun_is_nobody(ground, loa
 
 
 def test_a_larger_sample_adds_lists_and_leaves_the_others(ground, loaded, stimuli):
-    fielding.open_batch(ground, 1, loaded.study, stimuli)
+    fielding.open_batch(ground, 1, loaded.study, stimuli, "ab12")
     before = fielding.trials_of(ground, 1, loaded.study)
     survey = loaded.study.survey.model_copy(update={"participants": 11})
-    fielding.open_batch(ground, 1, loaded.study.model_copy(update={"survey": survey}), stimuli)
+    fielding.open_batch(ground, 1, loaded.study.model_copy(update={"survey": survey}), stimuli, "ab12")
     after = fielding.trials_of(ground, 1, loaded.study)
     assert after["assignment"].nunique() == 11
     pd.testing.assert_frame_equal(after[after["list"] < 8].reset_index(drop=True), before)
@@ -181,7 +181,7 @@ def test_seven_point_answers_stay_on_their_scale(ground, loaded, stimuli):
     question = loaded.study.survey.questions[0].model_copy(update={"scale": "likert7"})
     survey = loaded.study.survey.model_copy(update={"questions": (question,)})
     seven = loaded.study.model_copy(update={"survey": survey})
-    fielding.open_batch(ground, 1, seven, stimuli)
+    fielding.open_batch(ground, 1, seven, stimuli, "ab12")
     rows = fielding.simulated_answers(fielding.trials_of(ground, 1, seven), readings_of(stimuli), seven)
     values = rows.loc[rows["question"] == question.name, "value"]
     assert set(values) <= set(np.arange(1.0, 8.0)) and values.nunique() > 3

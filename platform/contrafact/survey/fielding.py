@@ -38,9 +38,12 @@ class Ground(Protocol):
     def put_questions(self, study_id: int, questions: Sequence[Question]) -> None:
         """Writes the questions by name; the same again changes nothing."""
 
-    def put_batch(self, study_id: int, name: str, trials: pd.DataFrame, *, simulated: bool) -> int:
+    def put_batch(
+        self, study_id: int, name: str, registration: str, trials: pd.DataFrame, *, simulated: bool
+    ) -> int:
         """Writes ``assignment`` (code), ``list``, ``position``, ``kind``, ``stimulus`` (id, None on attention trials) and
-        ``target``; assignments that the batch has already are left as they are. Returns the batch's id."""
+        ``target``, under the registration of this hash; assignments that the batch has already are left as they
+        are. Returns the batch's id."""
 
     def batch_trials(self, study_id: int, name: str | None = None) -> pd.DataFrame:
         """``batch`` (name), the columns of ``put_batch`` and ``pixels_sha256``, of the newest batch or of the one named;
@@ -86,7 +89,7 @@ def freeze(
     return str(frozen[-1].hash)
 
 
-def open_batch(ground: Ground, study_id: int, study: Study, stimuli: pd.DataFrame) -> str:
+def open_batch(ground: Ground, study_id: int, study: Study, stimuli: pd.DataFrame, registration: str) -> str:
     """The batch of these stimuli, made if need be; returns its name.
 
     Lists of more participants begin with the lists of fewer, so a larger sample only adds to the batch.
@@ -106,6 +109,7 @@ def open_batch(ground: Ground, study_id: int, study: Study, stimuli: pd.DataFram
     ground.put_batch(
         study_id,
         name,
+        registration,
         lists.assign(assignment=lists["list"].map(codes)),
         simulated=survey.respondents is not None,
     )
