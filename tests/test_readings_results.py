@@ -77,7 +77,8 @@ def test_figures_say_what_is_seen() -> None:
     assert dose_response(means, "How kind?", "smile").svg == drawn.svg, "the same numbers give the same bytes"
     lost = components([statement(), statement(arm="sham", estimate=NAN, low=NAN, high=NAN)])
     assert "odd component of sham not estimable" in lost.alt
-    assert judge_by_dose([]) is None and judge_by_dose([{"dose": 0.0}]) is None
+    read = pd.DataFrame({"arm": ["treated"] * 2, "dose": [-1.0, 1.0], "judge": [-0.9, NAN]})
+    assert "−1.00 gives −0.90, 1.00 gives not estimable" in judge_by_dose(read, "smile").alt
 
 
 def test_missing_facts_are_named_not_guessed() -> None:

@@ -96,8 +96,17 @@ def facts(study: Study) -> dict[str, dict]:
         "gate": {
             "quality": {"judge_flip_rate": 0.98, "judge_spearman": 0.99, "null_max_error": 0.0, "realism": None},
             "sets_passed": 58, "sets_failed": 2, "reasons": {"leakage_skin": 2}, "drawable": {"groomed": True},
-            "held": {"skin": {"estimate": 0.03, "low": -0.01, "high": 0.07, "margin": 0.15, "p": 0.001, "equivalent": True}},
-            "by_dose": [{"dose": d, "mean": 0.92 * d, "low": 0.92 * d - 0.1, "high": 0.92 * d + 0.1} for d in GRID],
+            "held": {"groomed": {
+                "skin": {"estimable": True, "signed_max_sd": 0.05, "equivalence": {
+                    "estimate": 0.03, "low": -0.01, "high": 0.07, "margin": 0.15, "p": 0.001, "equivalent": True}},
+                "brow": {"estimable": False, "signed_max_sd": None, "equivalence": {"equivalent": True}},
+            }},
+            "directions": {"groomed": {"effects": {"treated": {"slope": 0.92}, "sham": {"slope": 0.01}}, "images": 60}},
+            "factor_slopes": {"groom": 0.8, "skin": 0.02},
+            "by_dose": [
+                {"direction": "groomed", "arm": arm, "dose": d, "judge": 0.92 * d * (arm == "treated")}
+                for arm in ("treated", "sham") for d in GRID
+            ],
         },
         "field": {"participants": 30, "ratings": 1200, "excluded": {"attention": 1, "speed": 0}},
         "analyse": {"statements": statements, "truth": 7.6},
@@ -188,3 +197,10 @@ def test_undefined_is_never_a_number(study: Study) -> None:
     assert without.claims[0].verdict == "not estimable" and without.truth is None
     html = render(without)
     assert "not estimable" in html and not re.search(r"\bnan\b|\bNone\b", re.sub(r"base64,[^\"]*", "", html))
+
+
+def test_a_probe_that_knows_nothing_cannot_say_that_it_was_held(whole: ReportReading) -> None:
+    held = next(table for table in whole.quality if table.caption.startswith("Held"))
+    rows = {row[1]: row for row in held.rows}
+    assert rows["skin"][6] == "equivalent" and rows["skin"][2] == "0.030"
+    assert set(rows["brow"][2:]) == {"not estimable"}

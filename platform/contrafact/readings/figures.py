@@ -118,28 +118,26 @@ def components(statements: Sequence[Statement]) -> Figure:
     )
 
 
-def judge_by_dose(rows: Sequence[Mapping[str, float]]) -> Figure | None:
-    """What the judge reads at each requested dose; rows with ``dose``, ``mean`` and, if known, ``low``, ``high``."""
-    table = pd.DataFrame(list(rows))
-    if table.empty or not {"dose", "mean"} <= set(table.columns):
-        return None
-    table = table.sort_values("dose").astype({"dose": float, "mean": float})
+def judge_by_dose(rows: pd.DataFrame, direction: str) -> Figure:
+    """What the judge reads at each requested dose: ``arm``, ``dose``, ``judge`` (SD, change from dose 0)."""
     canvas, axes = _canvas(4.6, 3.4)
-    axes.plot(table["dose"], table["dose"], color="#767676", linewidth=0.8, label="as requested")
-    colour, marker, line = STYLE["treated"]
-    if {"low", "high"} <= set(table.columns):
-        bars = [table["mean"] - table["low"].astype(float), table["high"].astype(float) - table["mean"]]
-        axes.errorbar(table["dose"], table["mean"], yerr=bars, color=colour, marker=marker, capsize=3, label="judge")
-    else:
-        axes.plot(table["dose"], table["mean"], color=colour, marker=marker, linestyle=line, label="judge")
+    doses = sorted(rows["dose"].unique())
+    axes.plot(doses, doses, color="#767676", linewidth=0.8, label="as requested")
+    said = []
+    for arm in (arm for arm in ("treated", "sham", "placebo") if (rows["arm"] == arm).any()):
+        own = rows[rows["arm"] == arm].sort_values("dose").astype({"judge": float})
+        colour, marker, line = STYLE[arm]
+        axes.plot(own["dose"], own["judge"], color=colour, marker=marker, linestyle=line, label=NAMES[arm])
+        read = ", ".join(f"{number(d)} gives {number(j)}" for d, j in zip(own["dose"], own["judge"], strict=True))
+        said.append(f"{NAMES[arm]}: {read}")
     axes.set_xlabel("requested dose (SD)")
     axes.set_ylabel("judge's reading (SD)")
     axes.legend(frameon=False)
-    said = "; ".join(f"{number(d)} gives {number(m)}" for d, m in zip(table["dose"], table["mean"], strict=True))
     return Figure(
         _svg(canvas),
-        f"Line chart of the judge's reading by requested dose: {said}.",
-        "What the independent judge reads at each requested dose. The judge never steers an edit.",
+        f"Line chart of the judge's reading by requested dose. {'; '.join(said)}.",
+        f"What the independent judge reads in the edited images of “{direction}”, as a change from dose 0. The judge "
+        "never steers an edit.",
     )
 
 

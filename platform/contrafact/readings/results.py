@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,10 +88,13 @@ def gather(
     facts: Facts,
     provenance: Sequence[tuple[str, str]] = (),
 ) -> ReportReading:
-    """The reading of one study: ratings and stimuli from the store, the rest from the facts of its stages."""
+    """The reading of one study: ratings, stimuli and reviews from the store, the rest from the facts of its stages."""
+    stimuli = store.stimuli_table(study_id)
+    judged = {card.stimulus_id: card.judge_dose for card in store.cards(study_id)}
+    verdicts = Counter(review.verdict for review in store.reviews(study_id))
     return reading(
-        study, facts, files, ratings=store.ratings_table(study_id), stimuli=store.stimuli_table(study_id),
-        provenance=provenance,
+        study, {**facts, "review": dict(verdicts)}, files, ratings=store.ratings_table(study_id),
+        stimuli=stimuli.assign(judge_dose=stimuli["stimulus"].map(judged)), provenance=provenance,
     )  # fmt: skip
 
 
@@ -115,8 +119,9 @@ def reading(
     claims = tuple(claim(h, statements, stopped) for h in sorted(study.hypotheses, key=lambda h: not h.primary))
     figures = list(_figures(study, ratings, statements))
     gate = facts.get("gate", {})
-    if (judged := judge_by_dose(_by_dose(gate))) is not None:
-        figures.append(judged)
+    if gate.get("by_dose"):
+        judged = pd.DataFrame(gate["by_dose"])
+        figures += [judge_by_dose(rows, str(name)) for name, rows in judged.groupby("direction", sort=True)]
     strips = tuple(_strips(stimuli, files)) if stimuli is not None and files is not None and len(stimuli) else ()
     models, quality, counts = _models(facts), _quality(gate), _counts(facts)
     absent = [
@@ -274,8 +279,13 @@ _LABELS = {
     "l1": "mean absolute pixel change (range 0 to 1)",
     "sets_passed": "matched sets that passed the gate",
     "sets_failed": "matched sets stopped by the gate",
-    "in_support": "stimuli in support",
-    "out_of_support": "stimuli out of support",
+    "in_support": "images in support",
+    "out_of_support": "images out of support, not edited",
+    "keep": "stimuli kept by reviewers",
+    "reject": "stimuli rejected by reviewers",
+    "slope": "judge: SD moved per SD requested",
+    "slope_low": "judge's slope, lower end of the 95% interval",
+    "slope_high": "judge's slope, upper end of the 95% interval",
 }  # fmt: skip
 
 
@@ -322,28 +332,42 @@ def _models(facts: Facts) -> tuple[Table, ...]:
     return (*(tables if rows else []), *calibration)
 
 
-def _by_dose(gate: Facts) -> list[Mapping[str, float]]:
-    rows = gate.get("by_dose") or []
-    return [row for row in rows if isinstance(row, Mapping) and row.get("arm", "treated") == "treated"]
-
-
 def _quality(gate: Facts) -> tuple[Table, ...]:
-    tables = _plain("Stimuli, measured by models that never steered them", gate.get("quality") or {})
-    held = gate.get("held") or {}
-    rows = tuple(
-        (
-            str(name), _shown(one.get("estimate", one.get("mean"))), f"{_shown(one.get('low'))} to {_shown(one.get('high'))}",
-            _shown(one.get("margin")), _shown(one.get("p")),
-            {True: "equivalent", False: "not equivalent", None: "not estimable"}[one.get("equivalent")],
-        )
-        for name, one in held.items()
-        if isinstance(one, Mapping)
-    )  # fmt: skip
+    tables = _plain("Stimuli before the gate, measured by models that never steered them", gate.get("quality") or {})
+    rows = tuple(_held(name, covariate, one) for name, found in (gate.get("held") or {}).items() for covariate, one in found.items())
     if rows:
-        columns = ("covariate", "leakage (SD)", "90% interval", "margin (SD)", "p", "verdict")
+        columns = ("direction", "covariate", "leakage, SD per SD of dose", "90% interval", "margin", "p", "verdict", "worst signed mean, SD")
         tables.append(Table("Held covariates, tested for equivalence", columns, rows))
+    for name, one in (gate.get("directions") or {}).items():
+        tables += _plain(f"Direction “{name}”, before the gate", _direction(one))
+    tables += _plain(
+        "What an outside reader sees move in the treated arm (SD of each factor per SD of dose)",
+        gate.get("factor_slopes") or {}, ("factor", "slope"),
+    )  # fmt: skip
     drawable = {name: "drawable" if ok else "not drawable" for name, ok in (gate.get("drawable") or {}).items()}
     return (*tables, *_plain("Can the direction be drawn?", drawable, ("direction", "verdict")))
+
+
+def _held(name: str, covariate: str, one: Facts) -> tuple[str, ...]:
+    """A row of the table of held covariates; a probe that hardly knows its covariate cannot tell that it was held."""
+    if not one.get("estimable", True):
+        return (name, covariate, *["not estimable"] * 6)
+    test = one.get("equivalence") or {}
+    verdict = {True: "equivalent", False: "not equivalent", None: "not estimable"}[test.get("equivalent")]
+    return (
+        name, covariate, _shown(test.get("estimate")), f"{_shown(test.get('low'))} to {_shown(test.get('high'))}",
+        _shown(test.get("margin")), _shown(test.get("p")), verdict, _shown(one.get("signed_max_sd")),
+    )  # fmt: skip
+
+
+def _direction(one: Facts) -> dict[str, object]:
+    """The measures of one direction, each arm's effect on the judge on a line of its own."""
+    flat: dict[str, object] = {key: value for key, value in one.items() if key != "effects"}
+    for arm, effects in (one.get("effects") or {}).items():
+        flat[f"{arm}: judge's slope"] = effects.get("slope")
+        flat[f"{arm}: decisions flipped"] = effects.get("flip_rate")
+        flat[f"{arm}: rank correlation with dose"] = effects.get("spearman")
+    return flat
 
 
 def _counts(facts: Facts) -> tuple[Table, ...]:
@@ -353,7 +377,8 @@ def _counts(facts: Facts) -> tuple[Table, ...]:
         for source, keys in (
             (facts.get("ingest", {}), ("images", "units", "by_split", "missed")),
             (generate, ("stimuli", "in_support", "out_of_support")),
-            (gate, ("sets_passed", "sets_failed", "reasons", "rejected", "ungated")),
+            (gate, ("sets_passed", "sets_failed", "reasons")),
+            (facts.get("review", {}), ("keep", "reject")),
         )
         for key in keys
         if key in source
