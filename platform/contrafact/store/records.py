@@ -1,7 +1,8 @@
 """What goes into the store and comes out of it: plain frozen records, no ORM, no session.
 
 ``id`` is 0 in a record that is on its way in. A number that is not defined is NaN. Times are aware, in UTC.
-A statement's record is ``contrafact.stats.statement.Statement`` itself.
+A statement's record is ``contrafact.stats.statement.Statement`` itself, a question's ``contrafact.study.schema.Question``;
+batches and answers come and go as tables.
 """
 
 from __future__ import annotations
@@ -168,51 +169,14 @@ class ChainRecord:
 
 
 @dataclass(frozen=True)
-class QuestionRecord:
-    """``scale`` is vas (0 to 100) or likert7 (1 to 7); ``low`` and ``high`` are the labels of its ends."""
-
-    name: str
-    text: str
-    scale: str
-    low: str
-    high: str
-    id: int = 0
-
-
-@dataclass(frozen=True)
 class BatchRecord:
-    """``status`` is made, or out once people may see it: from then on nothing of it changes."""
+    """``registration`` is the hash in force when it was made; ``begun`` counts the assignments that somebody took."""
 
     name: str
-    status: Literal["made", "out"]
+    simulated: bool
     registration: str | None
     assignments: int
-    id: int = 0
-
-
-@dataclass(frozen=True)
-class RatingRecord:
-    """One answer on its way in: ``assignment`` is the list's code, ``position`` counts from 0.
-
-    ``value`` is on the question's scale. ``pid_hash`` is the keyed hash of who answered, never a raw id.
-    """
-
-    assignment: str
-    position: int
-    question: str
-    value: float
-    pid_hash: str
-    response_ms: float = math.nan
-
-
-@dataclass(frozen=True)
-class ExclusionRecord:
-    """A registered rule that leaves out a participant, or one trial."""
-
-    rule: str
-    detail: str
-    participant_id: int | None = None
-    trial_id: int | None = None
+    begun: int
     id: int = 0
 
 
