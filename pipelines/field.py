@@ -20,11 +20,11 @@ def run(context: Context) -> dict[str, Any]:
         return {"stopped": "The study has no `survey`, so nothing was fielded."}
     stimuli = _shown(context)
     registration = fielding.freeze(store, study_id, context.loaded, stimuli, _models(context))
-    name = fielding.open_batch(store, study_id, study, stimuli, registration)
+    name = fielding.open_batch(store, study_id, study, stimuli)
     if study.survey.respondents is not None:
         _simulate(context, name)
     answers = store.answers(study_id, name)
-    participants = int(answers["assignment"].nunique())
+    participants = int(answers["list"].nunique())
     if participants < study.survey.participants:
         _wait(context, name, participants)
     facts = {

@@ -1,8 +1,4 @@
-"""A study in the field, end to end over a ground that keeps plain tables: registered, out, in, counted."""
-
-import hashlib
-import json
-from types import SimpleNamespace
+"""A study in the field, end to end in a real store: registered, out, in, counted."""
 
 import numpy as np
 import pandas as pd
@@ -10,55 +6,11 @@ import pytest
 
 from contrafact import bundle, study
 from contrafact.errors import UserError
+from contrafact.store import open_store
+from contrafact.store.records import ImageRecord, StimulusRecord
 from contrafact.survey import batch, fielding
 
-
-class Tables:
-    """What ``fielding.Ground`` asks for, in memory."""
-
-    def __init__(self) -> None:
-        self.links, self.asked_questions, self.batches, self.given, self.left_out = [], {}, {}, {}, {}
-        self.pixels = {}
-
-    def salt(self, study_id):
-        return b"a study's secret"
-
-    def chain(self, study_id):
-        return self.links
-
-    def append_registration(self, study_id, kind, payload):
-        text = json.dumps([self.links[-1].hash if self.links else "", kind, payload], sort_keys=True)
-        link = SimpleNamespace(kind=kind, payload=payload, hash=hashlib.sha256(text.encode()).hexdigest())
-        self.links.append(link)
-        return link
-
-    def put_questions(self, study_id, questions):
-        self.asked_questions |= {question.name: question for question in questions}
-
-    def put_batch(self, study_id, name, registration, trials, *, simulated):
-        old = self.batches.get(name)
-        new = trials if old is None else trials[~trials["list"].isin(old["list"])]
-        self.batches[name] = new if old is None else pd.concat([old, new])
-        self.given.setdefault(name, pd.DataFrame(columns=[*fielding.ANSWER_KEY, "value", "response_ms", "pid_hash"]))
-        return 1
-
-    def batch_trials(self, study_id, name=None):
-        name = name or next(reversed(self.batches), None)
-        trials = self.batches.get(name, pd.DataFrame())
-        if trials.empty:
-            return trials
-        return trials.assign(batch=name, pixels_sha256=trials["stimulus"].map(self.pixels))
-
-    def answers(self, study_id, name):
-        return self.given[name]
-
-    def put_answers(self, study_id, name, answers, *, simulated):
-        self.given[name] = pd.concat([frame for frame in (self.given[name], answers) if len(frame)])
-        assert not self.given[name].duplicated(fielding.ANSWER_KEY).any()
-        return len(answers)
-
-    def put_exclusions(self, study_id, name, exclusions):
-        self.left_out[name] = exclusions
+ARMS = [("null", 0.0)] + [(arm, d) for arm in ("treated", "sham", "placebo") for d in (-1.5, -0.75, 0.75, 1.5)]
 
 
 @pytest.fixture
@@ -72,23 +24,29 @@ def loaded(tmp_path):
 
 
 @pytest.fixture
-def stimuli() -> pd.DataFrame:
-    cells = [("null", 0.0)] + [(arm, d) for arm in ("treated", "sham", "placebo") for d in (-1.5, -0.75, 0.75, 1.5)]
-    rows = [
-        (100 * image + k, f"img{image}", "outcome_up", arm, 0, dose, f"outcome_up/img{image}", f"{image}-{k}")
-        for image in range(13)
-        for k, (arm, dose) in enumerate(cells)
-    ]
-    columns = ["stimulus", "image", "direction", "arm", "draw", "dose", "set_key", "pixels_sha256"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.assign(key=frame["stimulus"])
+def ground(tmp_path, loaded):
+    """A store whose first study has 13 images with 13 stimuli each."""
+    with open_store(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        study_id = store.add_study(loaded.study.study, loaded.study.title, loaded.text, loaded.sha256)
+        stage = store.start_stage(store.start_run(study_id, "m"), "generate", "ab" * 32, mlflow_run_id="n", code_version="1")
+        images = [ImageRecord(f"img{k}", f"unit{k}", "stimuli", f"{k:064x}", 32, 32) for k in range(13)]
+        store.put_images(study_id, stage, images)
+        direction = store.put_direction(
+            study_id, name="outcome_up", kind="condition", target="outcome", hold=["skin"], spec={}
+        )
+        rows = [
+            StimulusRecord(image.id, direction, arm, 0, dose, f"outcome_up/{image.key}", True, f"{100 * n + k:064x}")
+            for n, image in enumerate(store.images(study_id))
+            for k, (arm, dose) in enumerate(ARMS)
+        ]
+        store.put_stimuli(study_id, stage, rows)
+        yield store
 
 
 @pytest.fixture
-def ground(stimuli) -> Tables:
-    tables = Tables()
-    tables.pixels = dict(zip(stimuli["stimulus"], stimuli["pixels_sha256"], strict=True))
-    return tables
+def stimuli(ground) -> pd.DataFrame:
+    table = ground.stimuli_table(1)
+    return table.assign(key=table["stimulus"])
 
 
 def readings_of(stimuli: pd.DataFrame) -> pd.DataFrame:
@@ -97,7 +55,7 @@ def readings_of(stimuli: pd.DataFrame) -> pd.DataFrame:
 
 def fielded(ground, loaded, stimuli, tmp_path, replication=0):
     """Batch, simulated answers as a file, import."""
-    name = fielding.open_batch(ground, 1, loaded.study, stimuli, "ab12")
+    name = fielding.open_batch(ground, 1, loaded.study, stimuli)
     trials = fielding.trials_of(ground, 1, loaded.study)
     rows = fielding.simulated_answers(trials, readings_of(stimuli), loaded.study, replication)
     path = tmp_path / f"answers{replication}.csv"
@@ -111,7 +69,7 @@ def test_simulated_people_go_in_through_the_door_of_people(ground, loaded, stimu
     assert (fate.rows, fate.accepted, fate.problems) == (8 * 15, 8 * 15, ())
     answers = ground.answers(1, name)
     assert (answers["question"] == batch.ATTENTION).sum() == 8 * 2
-    assert answers.groupby("assignment")["pid_hash"].nunique().eq(1).all()
+    assert answers.groupby("list")["pid_hash"].nunique().eq(1).all()
     assert not answers["pid_hash"].str.contains("simulated").any()
 
     again = fielding.import_answers(ground, 1, loaded.study, [path], simulated=True)[str(path)]
@@ -122,7 +80,7 @@ def test_simulated_people_go_in_through_the_door_of_people(ground, loaded, stimu
         fielding.import_answers(ground, 1, loaded.study, [other])
 
     counted = fielding.exclude(ground, 1, loaded.study)
-    assert sum(counted.values()) == len(ground.left_out[name])
+    assert sum(counted.values()) == len(ground.exclusions(1))
     assert set(counted) == {"attention", "straight_lining", "speed", "incomplete"}
 
 
@@ -133,31 +91,31 @@ def test_files_are_taken_in_together_or_not_at_all(ground, loaded, stimuli, tmp_
     rows[:60].to_csv(good, index=False)
     rows[55:].assign(value=lambda r: r["value"].where(r.index != 57, 1000.0)).to_csv(bad, index=False)
     with pytest.raises(UserError, match="row 4, value: 1000 is outside 0 to 100"):
-        fielding.import_answers(ground, 1, loaded.study, [good, bad])
+        fielding.import_answers(ground, 1, loaded.study, [good, bad], simulated=True)
     assert ground.answers(1, name).empty
 
     rows[55:].to_csv(bad, index=False)  # the files overlap in five rows
     assert fielding.import_answers(ground, 1, loaded.study, [good, bad], dry_run=True)[str(bad)].duplicates == 5
     assert ground.answers(1, name).empty
-    fielding.import_answers(ground, 1, loaded.study, [good, bad])
+    fielding.import_answers(ground, 1, loaded.study, [good, bad], simulated=True)
     assert len(ground.answers(1, name)) == len(rows)
 
 
 def test_a_list_only_begun_is_incomplete_and_one_not_begun_is_nobody(ground, loaded, stimuli, tmp_path):
-    name, path = fielded(ground, loaded, stimuli, tmp_path)
+    _, path = fielded(ground, loaded, stimuli, tmp_path)
     rows = pd.read_csv(path)
     first = rows["assignment"].iloc[0]
     rows[rows["assignment"] == first][:5].to_csv(path, index=False)
-    fielding.import_answers(ground, 1, loaded.study, [path])
+    fielding.import_answers(ground, 1, loaded.study, [path], simulated=True)
     assert fielding.exclude(ground, 1, loaded.study)["incomplete"] == 1
-    assert ground.left_out[name]["pid_hash"].nunique() == 1
+    assert ground.exclusions(1)["participant"].nunique() == 1
 
 
 def test_a_larger_sample_adds_lists_and_leaves_the_others(ground, loaded, stimuli):
-    fielding.open_batch(ground, 1, loaded.study, stimuli, "ab12")
+    fielding.open_batch(ground, 1, loaded.study, stimuli)
     before = fielding.trials_of(ground, 1, loaded.study)
     survey = loaded.study.survey.model_copy(update={"participants": 11})
-    fielding.open_batch(ground, 1, loaded.study.model_copy(update={"survey": survey}), stimuli, "ab12")
+    fielding.open_batch(ground, 1, loaded.study.model_copy(update={"survey": survey}), stimuli)
     after = fielding.trials_of(ground, 1, loaded.study)
     assert after["assignment"].nunique() == 11
     pd.testing.assert_frame_equal(after[after["list"] < 8].reset_index(drop=True), before)
@@ -165,8 +123,8 @@ def test_a_larger_sample_adds_lists_and_leaves_the_others(ground, loaded, stimul
 
 def test_the_registration_comes_once_and_holds(ground, loaded, stimuli, tmp_path):
     first = fielding.freeze(ground, 1, loaded, stimuli, {"guide": "ab"})
-    assert fielding.freeze(ground, 1, loaded, stimuli, {"guide": "ab"}) == first and len(ground.links) == 1
-    assert ground.links[0].payload["stimuli"] == fielding.manifest_sha256(stimuli.sample(frac=1, random_state=1))
+    assert fielding.freeze(ground, 1, loaded, stimuli, {"guide": "ab"}) == first and len(ground.chain(1)) == 1
+    assert ground.chain(1)[0].payload["stimuli"] == fielding.manifest_sha256(stimuli.sample(frac=1, random_state=1))
 
     with pytest.raises(UserError, match="stimuli are not those"):
         fielding.freeze(ground, 1, loaded, stimuli[:-13], {})
@@ -174,14 +132,14 @@ def test_the_registration_comes_once_and_holds(ground, loaded, stimuli, tmp_path
     other.write_text(loaded.text.replace("alternative: greater", "alternative: less", 1))
     with pytest.raises(UserError, match="alternative"):
         fielding.freeze(ground, 1, study.load(other), stimuli, {})
-    assert len(ground.links) == 1
+    assert len(ground.chain(1)) == 1
 
 
 def test_seven_point_answers_stay_on_their_scale(ground, loaded, stimuli):
     question = loaded.study.survey.questions[0].model_copy(update={"scale": "likert7"})
     survey = loaded.study.survey.model_copy(update={"questions": (question,)})
     seven = loaded.study.model_copy(update={"survey": survey})
-    fielding.open_batch(ground, 1, seven, stimuli, "ab12")
+    fielding.open_batch(ground, 1, seven, stimuli)
     rows = fielding.simulated_answers(fielding.trials_of(ground, 1, seven), readings_of(stimuli), seven)
     values = rows.loc[rows["question"] == question.name, "value"]
     assert set(values) <= set(np.arange(1.0, 8.0)) and values.nunique() > 3

@@ -20,7 +20,6 @@ from contrafact.study.schema import Question, Study
 from contrafact.survey import batch, design, exclusions, respondents
 
 NATURAL_KEY = ["image", "direction", "arm", "draw", "dose"]
-ANSWER_KEY = ["assignment", "position", "question"]
 
 
 class Ground(Protocol):
@@ -38,19 +37,16 @@ class Ground(Protocol):
     def put_questions(self, study_id: int, questions: Sequence[Question]) -> None:
         """Writes the questions by name; the same again changes nothing."""
 
-    def put_batch(
-        self, study_id: int, name: str, registration: str, trials: pd.DataFrame, *, simulated: bool
-    ) -> int:
+    def put_batch(self, study_id: int, name: str, trials: pd.DataFrame, *, simulated: bool) -> int:
         """Writes ``assignment`` (code), ``list``, ``position``, ``kind``, ``stimulus`` (id, None on attention trials) and
-        ``target``, under the registration of this hash; assignments that the batch has already are left as they
-        are. Returns the batch's id."""
+        ``target``; assignments that the batch has already are left as they are. Returns the batch's id."""
 
     def batch_trials(self, study_id: int, name: str | None = None) -> pd.DataFrame:
         """``batch`` (name), the columns of ``put_batch`` and ``pixels_sha256``, of the newest batch or of the one named;
         empty where there is none."""
 
     def answers(self, study_id: int, name: str) -> pd.DataFrame:
-        """``assignment`` (code), ``position``, ``question``, ``value``, ``response_ms``, ``pid_hash`` of a batch."""
+        """``list``, ``position``, ``question``, ``value``, ``response_ms``, ``pid_hash`` of a batch."""
 
     def put_answers(self, study_id: int, name: str, answers: pd.DataFrame, *, simulated: bool) -> int:
         """Writes rows as ``answers`` gives them, in one transaction, with their participants; the same value twice is
@@ -89,7 +85,7 @@ def freeze(
     return str(frozen[-1].hash)
 
 
-def open_batch(ground: Ground, study_id: int, study: Study, stimuli: pd.DataFrame, registration: str) -> str:
+def open_batch(ground: Ground, study_id: int, study: Study, stimuli: pd.DataFrame) -> str:
     """The batch of these stimuli, made if need be; returns its name.
 
     Lists of more participants begin with the lists of fewer, so a larger sample only adds to the batch.
@@ -109,7 +105,6 @@ def open_batch(ground: Ground, study_id: int, study: Study, stimuli: pd.DataFram
     ground.put_batch(
         study_id,
         name,
-        registration,
         lists.assign(assignment=lists["list"].map(codes)),
         simulated=survey.respondents is not None,
     )
@@ -135,7 +130,7 @@ def expected(ground: Ground, study_id: int, study: Study, name: str | None = Non
     trials = trials_of(ground, study_id, study, name)
     answers = ground.answers(study_id, str(trials["batch"].iloc[0]))
     asked = batch.asked(trials, study.survey.questions)
-    return asked.merge(answers, on=ANSWER_KEY, how="left", validate="one_to_one")
+    return asked.merge(answers, on=["list", "position", "question"], how="left", validate="one_to_one")
 
 
 def export_batch(
@@ -170,23 +165,25 @@ def import_answers(
     Raises UserError, with the rows and columns named, where any row is invalid.
     """
     asked = expected(ground, study_id, study, name)
-    salt = ground.salt(study_id)
+    salt, number_of = ground.salt(study_id), dict(zip(asked["assignment"], asked["list"], strict=True))
     fates, accepted = {}, []
     for path in paths:
         answers, fate = batch.read_answers(path, asked, salt)
         fate.refuse_invalid(str(path))
+        answers = answers.assign(list=answers["assignment"].map(number_of).astype("int64"))
         asked = _with(asked, answers)
         accepted.append(answers)
         fates[str(path)] = fate
     if not dry_run and accepted:
-        ground.put_answers(study_id, str(asked["batch"].iloc[0]), pd.concat(accepted), simulated=simulated)
+        columns = ["list", "position", "question", "value", "response_ms", "pid_hash"]
+        ground.put_answers(study_id, str(asked["batch"].iloc[0]), pd.concat(accepted)[columns], simulated=simulated)
     return fates
 
 
 def _with(asked: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """``asked`` with further answers written in, so that the next file is checked against them."""
-    filled = ["value", "response_ms", "pid_hash"]
-    new = asked[ANSWER_KEY].merge(answers, on=ANSWER_KEY, how="left")
+    key, filled = ["list", "position", "question"], ["value", "response_ms", "pid_hash"]
+    new = asked[key].merge(answers[[*key, *filled]], on=key, how="left")
     return asked.assign(**{column: asked[column].where(new["value"].isna(), new[column]) for column in filled})
 
 
@@ -220,7 +217,7 @@ def simulated_answers(trials: pd.DataFrame, readings: pd.DataFrame, study: Study
 def exclude(ground: Ground, study_id: int, study: Study, name: str | None = None) -> dict[str, int]:
     """Applies the frozen rules to the batch, records who falls under which, and counts them."""
     asked = expected(ground, study_id, study, name)
-    begun = asked.groupby("assignment")["pid_hash"].transform("first")
+    begun = asked.groupby("list")["pid_hash"].transform("first")
     own = asked.assign(participant=begun)[begun.notna()]
     found = exclusions.excluded(own)
     ground.put_exclusions(study_id, str(asked["batch"].iloc[0]), found.rename(columns={"participant": "pid_hash"}))
