@@ -89,12 +89,10 @@ def gather(
     provenance: Sequence[tuple[str, str]] = (),
 ) -> ReportReading:
     """The reading of one study: ratings, stimuli and reviews from the store, the rest from the facts of its stages."""
-    stimuli = store.stimuli_table(study_id)
-    judged = {card.stimulus_id: card.judge_dose for card in store.cards(study_id)}
     verdicts = Counter(review.verdict for review in store.reviews(study_id))
     return reading(
         study, {**facts, "review": dict(verdicts)}, files, ratings=store.ratings_table(study_id),
-        stimuli=stimuli.assign(judge_dose=stimuli["stimulus"].map(judged)), provenance=provenance,
+        stimuli=store.stimuli_table(study_id), provenance=provenance,
     )  # fmt: skip
 
 

@@ -1,0 +1,104 @@
+"""analyse: from ratings to statements, exactly as registered; everything else is labelled exploratory."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from contrafact import study as studies
+from contrafact.errors import UserError
+from contrafact.stats.dose import Test, analyse
+from contrafact.stats.statement import Statement
+from contrafact.survey.respondents import expected_slope, in_world
+
+if TYPE_CHECKING:
+    from contrafact.run.context import Context
+
+SCALES = {"vas": (0.0, 100.0), "likert7": (1.0, 7.0)}
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Facts: ``statements`` (registered ones, and the slopes that nobody registered), ``beside`` (even components,
+    the paired robustness line, everything again without exclusions), ``truth`` in rendered worlds."""
+    study = context.study
+    assert study.survey is not None
+    registration = unchanged_registration(context)
+    table = context.store.ratings_table(context.study_id)
+    # Simulated people and people are never pooled.
+    table = table[table["simulated"].astype(bool) == (study.survey.respondents is not None)]
+    if table.empty:
+        raise UserError(
+            f"The study '{study.study}' has no ratings yet.", hint="Import answers: contrafact survey import."
+        )
+    bounds = {question.name: SCALES[question.scale] for question in study.survey.questions}
+    tests = [
+        Test(
+            h.id, h.direction, h.question, h.arm, h.test, h.alternative, h.margin, h.alpha, h.family
+        )
+        for h in study.hypotheses
+    ]  # fmt: skip
+
+    found = analyse(table, tests, study.seed, bounds)
+    beside = [s for s in found if s.label == "exploratory" and not s.id.startswith("slope-")]
+    if table["excluded"].any():
+        everybody = analyse(table.assign(excluded=False), tests, study.seed, bounds)
+        beside += [_without_exclusions(s) for s in everybody if s.label == "registered"]
+    statements = [s for s in found if s not in beside]
+
+    truth = _truth(context, table)
+    context.store.put_statements(context.study_id, context.stage_run_id, [*statements, *beside])
+    context.store.append_registration(
+        context.study_id, "analysis",
+        {"registration": registration, "ratings": len(table), "statements": [s.facts() for s in found]},
+    )  # fmt: skip
+    listing = context.folder / "statements.csv"
+    pd.DataFrame([s.facts() for s in (*statements, *beside)]).to_csv(listing, index=False)
+    context.log_artifact(listing)
+    context.log_metrics({f"{s.id}/estimate": s.estimate for s in statements})
+    return {
+        "statements": [s.facts() for s in statements],
+        "beside": [s.facts() for s in beside],
+        "truth": truth,
+        "registration": registration,
+    }
+
+
+def unchanged_registration(context: Context) -> str:
+    """The hash of the registration that this study still is; anything else is refused before a rating is read."""
+    context.store.verify_chain(context.study_id)
+    frozen = [link for link in context.store.chain(context.study_id) if "content" in link.payload]
+    if not frozen:
+        raise UserError(
+            f"The study '{context.study.study}' is not registered.",
+            hint=f"contrafact register {context.loaded.path}",
+        )
+    studies.refuse_changes(frozen[-1].payload, context.loaded)
+    return frozen[-1].hash
+
+
+def _without_exclusions(statement: Statement) -> Statement:
+    return replace(
+        statement, id=f"all-{statement.id}", label="exploratory", p_adjusted=float("nan"), verdict=None, equivalent=None,
+        caveats=("nobody is excluded here, for comparison", *statement.caveats),
+    )  # fmt: skip
+
+
+def _truth(context: Context, table: pd.DataFrame) -> float | None:
+    """What the simulated people's own answers change per SD of dose where the renderer moved the cause alone."""
+    kept = context.upstream.get("gate", {}).get("truth_readings")
+    survey = context.study.survey
+    if not kept or survey is None or survey.respondents is None:
+        return None
+    readings = pd.read_parquet(io.BytesIO(context.files.get(kept)))
+    wide = readings[readings["image"].isin(table["image"])].pivot_table(
+        index="image", columns="dose", values="reading"
+    )
+    respondents = in_world(survey.respondents, context.study.world)
+    slope = expected_slope(
+        wide.to_numpy(), wide.columns.to_numpy(float), respondents, attention=survey.attention_trials
+    )
+    return None if math.isnan(slope) else slope
