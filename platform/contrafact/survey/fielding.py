@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ class Ground(Protocol):
     def chain(self, study_id: int) -> Sequence[Any]:
         """Links of the registration chain in order, with ``kind``, ``payload`` and ``hash``."""
 
-    def append_registration(self, study_id: int, kind: str, payload: Mapping[str, Any]) -> Any:
+    def append_registration(self, study_id: int, kind: Literal["registration"], payload: Mapping[str, Any]) -> Any:
         """Appends a link."""
 
     def put_questions(self, study_id: int, questions: Sequence[Question]) -> None:
