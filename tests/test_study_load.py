@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from contrafact import study
 from contrafact.errors import Mistakes, UserError
@@ -159,18 +162,36 @@ def test_any_text_is_loaded_or_told(tmp_path: Path, text: str | bytes) -> None:
     loads_or_tells(written(tmp_path, text))
 
 
-@FUZZ
-@given(st.dictionaries(st.sampled_from(list(study.Study.model_fields)), VALUES, max_size=8))
-def test_any_values_are_loaded_or_told(tmp_path: Path, values: dict[str, object]) -> None:
-    import io
-
-    from ruamel.yaml import YAML
-
+def dumped(values: object) -> str:
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.representer.ignore_aliases = lambda _: True
     yaml.dump(values, stream)
-    loads_or_tells(written(tmp_path, stream.getvalue()))
+    return stream.getvalue()
+
+
+@FUZZ
+@given(st.dictionaries(st.sampled_from(list(study.Study.model_fields)), VALUES, max_size=8))
+def test_any_values_are_loaded_or_told(tmp_path: Path, values: dict[str, object]) -> None:
+    loads_or_tells(written(tmp_path, dumped(values)))
+
+
+@FUZZ
+@given(st.sampled_from(["faces_world", "photographs", "own_stimuli"]), st.data())
+def test_a_study_with_some_values_exchanged_is_loaded_or_told(
+    tmp_path: Path, template: str, data: st.DataObject
+) -> None:
+    values = YAML(typ="safe", pure=True).load((TEMPLATES / f"{template}.yaml").read_text(encoding="utf-8"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place: Any = values
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            key = data.draw(st.sampled_from(keys))
+            if not (isinstance(place[key], (dict, list)) and place[key]) or data.draw(st.booleans()):
+                break
+            place = place[key]
+        place[key] = data.draw(VALUES)
+    loads_or_tells(written(tmp_path, dumped(values)))
 
 
 # --- instant --------------------------------------------------------------------------------------------------

@@ -97,6 +97,8 @@ EDITS = {
     "grid": ("directions:", "doses: {grid: [-1, 0, 1]}\ndirections:", "generate"),
     "placebo": ("directions:", "arms: {placebo: 3}\ndirections:", "generate"),
     "gate": ("directions:", "gate: {realism: 3}\ndirections:", "gate"),
+    "reads": ("reads: groom", "reads: skin", "gate"),
+    "slope": ("reads: groom", "reads: groom, slope: 3", "field"),
     "question_text": ("How trustworthy?", "How honest?", "field"),
     "review": ("directions:", "review: {required: true}\ndirections:", "field"),
     "alpha": ("primary: true", "primary: true, alpha: 0.01", "field"),

@@ -15,7 +15,7 @@ from contrafact.study.source import Finding, Loc, shown
 from contrafact.study.worlds import FACES_FACTORS, WORLD_FACTORS
 
 SOURCES = ("world", "images", "stimuli")
-WITH_WORLD = ("size", "splits", "covariates")
+WITH_WORLD = ("outcome", "size", "splits", "covariates")
 UNUSED_BY_STIMULI = ("model", "predictors", "directions", "doses", "arms", "gate")
 
 Raw = dict[str, Any]
@@ -23,7 +23,7 @@ Raw = dict[str, Any]
 
 def broken(raw: Raw) -> list[Finding]:
     """Every broken rule of a study that was read but not yet validated."""
-    rules = (_source, _splits_of_a_world, _world, _network, _directions, _survey, _hypotheses)
+    rules = (_source, _images_of_a_world, _world, _network, _directions, _survey, _hypotheses)
     return [finding for rule in rules for finding in rule(raw)]
 
 
@@ -79,13 +79,17 @@ def _source(raw: Raw) -> Iterator[Finding]:
         )
 
 
-def _splits_of_a_world(raw: Raw) -> Iterator[Finding]:
+def _images_of_a_world(raw: Raw) -> Iterator[Finding]:
     if raw.get("world") is None:
         return
     for name in _section(raw, "images"):
         if name in schema.Images.model_fields and name not in WITH_WORLD:
             found = f"'{name}', which a rendered world would ignore"
             yield Finding(("images", name), found, f"beside a world: {_words(WITH_WORLD)}")
+    for key, only in (("column", "outcome"), ("kind", "binary")):
+        given = _at(raw, "images", "outcome", key)
+        if isinstance(given, str) and given != only:
+            yield Finding(("images", "outcome", key), shown(given), f"{only}, as the world draws it", only)
     factors = _covariates(raw)
     for name in _section(raw, "images", "covariates"):
         if name not in factors:

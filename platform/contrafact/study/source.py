@@ -180,7 +180,7 @@ class _Walk:
                 raise ValueError
             if isinstance(value, str):
                 value.encode()
-        except (ValueError, OverflowError):
+        except (YAMLError, ValueError, ArithmeticError, LookupError):  # `!!int` and `!!bool maybe`, too
             return self._refuse(loc, shown(_printable(node.value)), "finite numbers and valid text")
         return value
 
