@@ -18,6 +18,7 @@ from contrafact.images import decode, pack
 from contrafact.predictors.predictor import Predictor, as_input
 from contrafact.predictors.train import FitConfig, fit
 from contrafact.run.context import Context
+from contrafact.store.records import ModelRecord
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -89,14 +90,25 @@ def run(context: Context) -> dict[str, Any]:
     steering = _on_denoised(
         context, guide, denoiser, data.images[chosen], data.outcome[chosen], conditions[: chosen.sum()]
     )
+    loss = float(np.mean([line["loss"] for line in result.history[-10:]]))
+    files = {"denoiser": context.files.put_folder(result.folder), "guide": context.files.put_folder(steering)}
+    context.store.put_models(
+        context.study_id,
+        context.stage_run_id,
+        [
+            ModelRecord(
+                "denoiser", "denoiser", files["denoiser"], {"loss": loss, "images_seen": result.images_seen}
+            ),
+            ModelRecord("guide", "guide, steering", files["guide"]),
+        ],
+    )
     return {
-        "denoiser": context.files.put_folder(result.folder),
-        "guide": context.files.put_folder(steering),
+        **files,
         "conditions": {
             name: {"mean": float(m), "sd": float(s)} for name, m, s in zip(names, mean, sd, strict=True)
         },
         "images_seen": result.images_seen,
-        "loss": float(np.mean([line["loss"] for line in result.history[-10:]])),
+        "loss": loss,
     }
 
 

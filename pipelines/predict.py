@@ -15,6 +15,7 @@ from contrafact.predictors.predictor import Predictor, Target
 from contrafact.predictors.quality import expected_calibration_error, mapping, quality, temperature
 from contrafact.predictors.train import FitConfig, fit, targets_of
 from contrafact.run.context import Context
+from contrafact.store.records import ModelRecord
 from contrafact.study import schema
 
 READER_IMAGES = 9_000  # rendered for the reader alone; no model of the study sees them
@@ -99,6 +100,27 @@ def run(context: Context) -> dict[str, Any]:
             }
             for role, predictor in (("guide", guide), ("judge", judge))
         }
+    context.store.put_models(
+        context.study_id,
+        context.stage_run_id,
+        [
+            ModelRecord(
+                role=role,  # type: ignore[arg-type]
+                name=role,
+                files_sha256=sha256,
+                quality={key: value for key, value in facts["quality"].items() if key.startswith(f"{role}.")},
+            )
+            for role, sha256 in facts["files"].items()
+        ],
+    )
+    facts["guide"], facts["judge"] = (
+        facts["quality"][f"{role}.{outcome.column}"] for role in ("guide", "judge")
+    )
+    facts["probes"] = {
+        key.removeprefix("probe_judge."): value
+        for key, value in facts["quality"].items()
+        if key.startswith("probe_judge.")
+    }
     facts["stopped"] = _at_chance(facts["quality"], outcome.column)
     return facts
 
