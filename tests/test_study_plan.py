@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contrafact import bundle, study
-from contrafact.study.plan import STAGES, STIMULI_STAGES, _Code
+from contrafact.study.plan import _OF_STIMULI, STAGES, STIMULI_STAGES, _Code
 
 WORLD = """\
 study: planned
@@ -77,7 +77,7 @@ def first_changed(before: dict[str, str], after: dict[str, str]) -> str | None:
     """The first stage to be done again; every later one that follows from it must change too."""
     changed = [name for name in before if before[name] != after[name]]
     for name in changed:
-        followers = [other for other in before if name in STAGES[other].upstream]
+        followers = [other for other, stage in STAGES.items() if name in stage.upstream]
         assert set(followers) <= set(changed)
     return changed[0] if changed else None
 
@@ -171,7 +171,10 @@ def test_finished_stimuli_skip_the_models(tmp_path: Path, pipelines: Path) -> No
     ]
     before = {stage.name: stage.hash for stage in stages}
     (tmp_path / "s.png").write_bytes(b"pixels")
-    assert first_changed(before, hashes(path, pipelines)) == "ingest"
+    after = hashes(path, pipelines)
+    assert all(after[name] != before[name] for name in before)
+    retold = hashes(path, pipelines, STIMULI.replace("direction: up", "direction: down"))
+    assert retold["ingest"] != after["ingest"]
 
 
 def test_the_source_of_a_stage_is_its_file_and_what_it_imports(tmp_path: Path) -> None:
@@ -188,10 +191,11 @@ def test_the_source_of_a_stage_is_its_file_and_what_it_imports(tmp_path: Path) -
 
 
 def test_stages_read_no_section_that_their_hash_leaves_out() -> None:
-    # The seed and the images reach all stages through ingest; a stage may read what its upstream has hashed.
+    # A stage may read what its upstream has hashed: the seed and the images reach all of them through ingest.
     def covered(name: str) -> set[str]:
-        stage = STAGES[name]
-        return {section.split(".")[0] for section in stage.sections}.union(*map(covered, stage.upstream))
+        stages = [plan[name] for plan in (STAGES, _OF_STIMULI) if name in plan]
+        own = {section.split(".")[0] for stage in stages for section in stage.sections}
+        return own.union(*(covered(above) for stage in stages for above in stage.upstream))
 
     sections = set(study.Study.model_fields)
     for file in bundle.folder("pipelines").glob("[a-z]*.py"):

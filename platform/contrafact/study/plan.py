@@ -35,9 +35,7 @@ class _Stage(NamedTuple):
 
 # The seed stands with ingest: it reaches every later stage through the upstream hashes.
 STAGES = {
-    "ingest": _Stage(
-        (), ("seed", "world", "images", "stimuli"), ("images.manifest", "images.extra", "stimuli.manifest")
-    ),
+    "ingest": _Stage((), ("seed", "world", "images"), ("images.manifest", "images.extra")),
     "predict": _Stage(
         ("ingest",), ("predictors", "directions.*.target", "directions.*.hold", "doses.support")
     ),
@@ -48,8 +46,14 @@ STAGES = {
     "analyse": _Stage(("field",), ("hypotheses",)),
     "report": _Stage(("analyse",), ("study", "title", "question")),
 }
-#: what a study of finished stimuli goes through
-STIMULI_STAGES = ("ingest", "field", "analyse", "report")
+# A study of finished stimuli skips the models. Its ingest compares the hypotheses with what the manifest holds.
+_OF_STIMULI = {
+    "ingest": _Stage((), ("seed", "stimuli", "hypotheses"), ("stimuli.manifest",)),
+    "field": STAGES["field"]._replace(upstream=("ingest",)),
+    "analyse": STAGES["analyse"],
+    "report": STAGES["report"],
+}
+STIMULI_STAGES = tuple(_OF_STIMULI)
 
 
 @dataclass(frozen=True)
@@ -71,26 +75,18 @@ def plan(loaded: LoadedStudy, *, pipelines: Path | None = None) -> tuple[Planned
     values = content(loaded.study)
     code = _Code()
     done: dict[str, PlannedStage] = {}
-    for name in STAGES if loaded.study.stimuli is None else STIMULI_STAGES:
-        stage = STAGES[name]
-        upstream = _upstream(stage, tuple(done))
+    for name, stage in (STAGES if loaded.study.stimuli is None else _OF_STIMULI).items():
         parts = {
             "stage": name,
             "study": {section: _pick(values, section.split(".")) for section in stage.sections},
-            "upstream": {each: done[each].hash for each in upstream},
+            "upstream": {each: done[each].hash for each in stage.upstream},
             "files": {key: list(_content_hashes(loaded, key)) for key in stage.files if key in loaded.inputs},
             "source": code.hashes(folder / f"{name}.py"),
         }
         # Not sorted: the order of directions and covariates is part of what a stage reads.
         digest = hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
-        done[name] = PlannedStage(name, upstream, digest, stage.sections)
+        done[name] = PlannedStage(name, stage.upstream, digest, stage.sections)
     return tuple(done.values())
-
-
-def _upstream(stage: _Stage, planned: tuple[str, ...]) -> tuple[str, ...]:
-    """A stage of a shorter plan follows the last one that is there."""
-    present = tuple(name for name in stage.upstream if name in planned)
-    return present if present or not stage.upstream else planned[-1:]
 
 
 def _pick(value: Any, path: list[str]) -> Any:
