@@ -9,7 +9,7 @@ from typing import Any
 
 from contrafact import study
 from contrafact.settings import Settings
-from contrafact.store import open_store
+from contrafact.store import open_store, upgrade
 from contrafact.study import LoadedStudy
 
 
@@ -29,11 +29,11 @@ def stages_of(
     """The stages of a study and their states; nothing is written, not even an empty database."""
     planned = study.plan(loaded, pipelines=pipelines)
     finished: dict[str, Mapping[str, Any]] = {}
-    if not absent(settings.database_url):
+    if upgrade.status(settings.database_url).current is not None:
         with open_store(settings.database_url, create=False) as store:
             row = store.study(loaded.study.study)
-            for stage in planned if row else ():
-                facts = store.find_finished_stage(row.id, stage.name, stage.hash)
+            for stage in planned:
+                facts = row and store.find_finished_stage(row.id, stage.name, stage.hash)
                 if facts is not None:
                     finished[stage.name] = facts
     work = settings.workspace / "work" / loaded.study.study
@@ -45,14 +45,9 @@ def stages_of(
     return tuple(states)
 
 
-def absent(url: str) -> bool:
-    """Whether this is an SQLite file that nobody has made yet; opening it would make it."""
-    return url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists()
-
-
 def studies(settings: Settings) -> tuple[tuple[str, str], ...]:
     """(slug, title) of every study in the store."""
-    if absent(settings.database_url):
+    if upgrade.status(settings.database_url).current is None:
         return ()
     with open_store(settings.database_url, create=False) as store:
         return tuple((each.slug, each.title) for each in store.studies())
