@@ -153,6 +153,41 @@ def test_extra_images_need_no_outcome(folder: Path) -> None:
     assert found.rows["unit_id"].tolist() == ["a.png", "b.png"]
 
 
+STIMULI = [
+    ["stimulus", "image", "direction", "arm", "dose", "file"],
+    ["s1", "x", "warm", "null", "0", "a.png"],
+    ["s2", "x", "warm", "treated", "1", "b.png"],
+    ["s3", "x", "warm", "sham", "1", "b.png"],
+]
+
+
+def test_finished_stimuli(folder: Path) -> None:
+    found = manifest.read_stimuli(written(folder, STIMULI), folder)
+    assert found["arm"].tolist() == ["null", "treated", "sham"] and found["dose"].tolist() == [0, 1, 1]
+    assert found["unit_id"].tolist() == ["x"] * 3 and found["draw"].tolist() == [0] * 3
+    assert found["path"].iloc[1] == found["path"].iloc[2] == folder.resolve() / "b.png"
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "text", "words"),
+    [
+        (2, 0, "s1", "m.csv:3: stimulus: found s1 a second time; allowed: once .line 2"),
+        (3, 3, "treated", "m.csv:4: image, direction, arm, dose: found x, warm, treated, 1 a second time"),
+        (2, 3, "treted", "m.csv:3: arm: found 'treted'.*Did you mean 'treated'"),
+        (2, 4, "", "m.csv:3: dose: found nothing"),
+        (2, 4, "much", "m.csv:3: dose: found 'much'"),
+        (1, 4, "1", "m.csv:2: dose: found 1; allowed: 0, because the arm is null"),
+        (2, 5, "gone.png", "m.csv:3: file: found 'gone.png', but no such file"),
+    ],
+)
+def test_mistakes_in_finished_stimuli(folder: Path, row: int, column: int, text: str, words: str) -> None:
+    rows = [list(cells) for cells in STIMULI]
+    rows[row][column] = text
+    with pytest.raises(Mistakes, match=words) as told:
+        manifest.read_stimuli(written(folder, rows), folder)
+    assert len(told.value.mistakes) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contrafact.errors import Mistake, Mistakes, UserError, nearest
-from contrafact.study.schema import SPLITS, Images
+from contrafact.study.schema import ARMS, SPLITS, Images
 
 IMAGE = "image"
 BOX = ("box_left", "box_top", "box_width", "box_height")
+STIMULI = (IMAGE, "stimulus", "direction", "arm", "dose", "file")
 UNKNOWN = frozenset({"", "na", "n/a", "nan", "null", "none"})  # compared in lower case
 TRUTH = {"false": 0.0, "true": 1.0}
 
@@ -76,6 +77,34 @@ def read_extra(path: Path, folder: Path, images: Images) -> Manifest:
     return Manifest(rows, pd.DataFrame(index=rows.index), boxes)
 
 
+def read_stimuli(path: Path, folder: Path) -> pd.DataFrame:
+    """Finished stimuli: ``stimulus``, ``image``, ``unit_id`` (the image where no such column is), ``direction``,
+    ``arm``, ``dose`` (SD), ``draw`` (0 where no such column is) and ``path``, in the file's order."""
+    table = _Table(path, list(STIMULI))
+    table.require(list(STIMULI))
+    unit = "unit_id" if "unit_id" in table.columns else IMAGE
+    names = {name: table.names(name) for name in dict.fromkeys(["stimulus", IMAGE, unit, "direction", "file"])}
+    names["arm"] = table.columns["arm"]  # where `null` is a word, not an empty cell
+    for row, arm in enumerate(names["arm"]):
+        if arm not in ARMS:
+            table.wrong(row, "arm", repr(arm), ", ".join(ARMS), nearest(arm, ARMS))
+    paths = table.paths("file", folder, once=False)
+    dose = table.numbers("dose")
+    draw = table.numbers("draw") if "draw" in table.columns else np.zeros(len(dose))
+    for row in map(int, np.flatnonzero(np.isnan(dose))):
+        if table.columns["dose"][row].lower() in UNKNOWN:
+            table.wrong(row, "dose", "nothing", "the dose in SD")
+    for row in map(int, np.flatnonzero((dose != 0) & np.isin(names["arm"], ("null", "raw")))):
+        table.wrong(row, "dose", table.columns["dose"][row], f"0, because the arm is {names['arm'][row]}")
+    for row in map(int, np.flatnonzero((draw < 0) | (draw % 1 != 0))):
+        table.wrong(row, "draw", table.columns["draw"][row] or "nothing", "0, 1, 2 ...")
+    table.once(["stimulus"])
+    table.once([IMAGE, "direction", "arm", "dose", *(["draw"] if "draw" in table.columns else [])])
+    table.finish()
+    named = {name: names[name] for name in ("stimulus", IMAGE, "direction", "arm")}
+    return pd.DataFrame(named | {"unit_id": names[unit], "dose": dose, "draw": draw.astype(int), "path": paths})
+
+
 class _Table:
     """A manifest as text cells, and the mistakes found in it so far."""
 
@@ -117,26 +146,43 @@ class _Table:
 
     def identified(self, folder: Path, unit_column: str) -> pd.DataFrame:
         """``key``, ``unit_id`` and ``path``; each picture once, inside the folder, and there."""
+        key, unit = self.names(IMAGE), self.names(unit_column)
+        return pd.DataFrame({"key": key, "unit_id": unit, "path": self.paths(IMAGE, folder, once=True)})
+
+    def names(self, column: str) -> list[str]:
+        """A name in every row, none of which a spreadsheet would carry out."""
+        for row, text in enumerate(self.columns[column]):
+            if text.lower() in UNKNOWN:
+                self.wrong(row, column, "nothing", "a name")
+            elif text[0] in "=+@\t" or (text[0] == "-" and not text[1:].isdigit()):
+                self.wrong(row, column, f"{text!r}, which begins like a spreadsheet formula", "a plain name")
+        return self.columns[column]
+
+    def paths(self, column: str, folder: Path, *, once: bool) -> list[Path | None]:
+        """Files inside the folder; an empty cell is told by ``names``."""
         root = folder.resolve()
         seen: dict[Path, int] = {}
         paths = []
-        for row, (key, unit) in enumerate(zip(self.columns[IMAGE], self.columns[unit_column], strict=True)):
-            for column, text in {IMAGE: key, unit_column: unit}.items():
-                if text.lower() in UNKNOWN:
-                    self.wrong(row, column, "nothing", "a name")
-                elif text[0] in "=+@\t" or (text[0] == "-" and not text[1:].isdigit()):
-                    self.wrong(row, column, f"{text!r}, which begins like a spreadsheet formula", "a plain name")
-            path = _resolved(root, key)
+        for row, text in enumerate(self.columns[column]):
+            path = _resolved(root, text)
             paths.append(path)
             if path is None or not path.is_relative_to(root):
-                self.wrong(row, IMAGE, f"{key!r}, which leads out of the folder", f"a path inside {folder}")
-            elif path in seen:
-                self.wrong(row, IMAGE, f"{key!r} a second time", f"each image once (line {self.lines[seen[path]]})")
-            elif key and not path.is_file():
-                self.wrong(row, IMAGE, f"{key!r}, but no such file", f"a file in {folder}")
-            if path is not None:
-                seen.setdefault(path, row)
-        return pd.DataFrame({"key": self.columns[IMAGE], "unit_id": self.columns[unit_column], "path": paths})
+                self.wrong(row, column, f"{text!r}, which leads out of the folder", f"a path inside {folder}")
+                continue
+            if once and seen.setdefault(path, row) != row:
+                first = self.lines[seen[path]]
+                self.wrong(row, column, f"{text!r} a second time", f"each image once (line {first})")
+            elif text.lower() not in UNKNOWN and not path.is_file():
+                self.wrong(row, column, f"{text!r}, but no such file", f"a file in {folder}")
+        return paths
+
+    def once(self, columns: list[str]) -> None:
+        """No two rows alike in all of ``columns``."""
+        seen: dict[tuple[str, ...], int] = {}
+        for row, cells in enumerate(zip(*(self.columns[name] for name in columns), strict=True)):
+            if seen.setdefault(cells, row) != row:
+                line = self.lines[seen[cells]]
+                self.wrong(row, ", ".join(columns), f"{', '.join(cells)} a second time", f"once (line {line})")
 
     def numbers(self, column: str) -> np.ndarray:
         """Finite numbers as float64, NaN for an empty or unknown cell."""

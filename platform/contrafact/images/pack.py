@@ -57,10 +57,16 @@ def table_bytes(rows: pd.DataFrame, covariates: pd.DataFrame, factors: pd.DataFr
     return buffer.getvalue()
 
 
-def load(files: Getter, facts: Mapping[str, Any]) -> Dataset:
-    """The images that the facts of the ingest stage name."""
+def load(files: Getter, facts: Mapping[str, Any], *, lockbox: bool = False) -> Dataset:
+    """The images that the facts of the ingest stage name.
+
+    Those of the lockbox are left out; only who has opened it in the store asks for them.
+    """
     images = _array(files, facts["array"])
     table = pd.read_parquet(io.BytesIO(files.get(facts["table"])))
+    if not lockbox:
+        outside = (table["split"] != "lockbox").to_numpy()
+        images, table = images[outside], table[outside].reset_index(drop=True)
     extra = facts.get("extra_array")
     return Dataset(
         images=images,
