@@ -23,7 +23,6 @@ HELD_MARGIN = 0.15  # SD; the bound of the equivalence test of held covariates
 def run(context: Context) -> dict[str, Any]:
     """Facts: quality of each direction, drawable or not, sets passed and failed, readings for simulated people."""
     study, upstream = context.study, context.upstream
-    torch.set_grad_enabled(False)
     data = pack.load(context.files, upstream["ingest"])
     folders = {
         role: context.files.get_folder(sha, context.folder / role)
@@ -170,6 +169,7 @@ def _cube(frame: pd.DataFrame, images: list[str], doses: np.ndarray, arm: str) -
     return np.stack([np.stack([found[(image, dose)] for dose in doses]) for image in images])
 
 
+@torch.no_grad()
 def _features(judge: Predictor, images: np.ndarray) -> np.ndarray:
     """The judge's own features (n, f): what comes before its head."""
     head = judge.heads[0]

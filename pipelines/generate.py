@@ -25,7 +25,6 @@ from contrafact.study import schema
 def run(context: Context) -> dict[str, Any]:
     """Facts: counts of stimuli, of images in and out of support, the largest dose 0 error of each image."""
     study, upstream = context.study, context.upstream
-    torch.set_grad_enabled(False)
     data = pack.load(context.files, upstream["ingest"])
     opened = {
         name: context.files.get_folder(sha, context.folder / name)
