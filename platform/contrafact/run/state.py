@@ -33,7 +33,7 @@ def stages_of(
         with open_store(settings.database_url, create=False) as store:
             row = store.study(loaded.study.study)
             for stage in planned:
-                facts = row and store.find_finished_stage(row.id, stage.name, stage.hash)
+                facts = store.find_finished_stage(row.id, stage.name, stage.hash) if row else None
                 if facts is not None:
                     finished[stage.name] = facts
     work = settings.workspace / "work" / loaded.study.study
