@@ -13,11 +13,13 @@ STYLE = """<style>
   border: 0; border-bottom: 1px solid rgba(128, 128, 128, .25)}
 .cf th {font-weight: 600}
 .cf.card table {font-size: .75rem; line-height: 1.25}
+.cf.card p {font-size: .75rem; font-weight: 600}
 .cf.card th {font-weight: 400; opacity: .75}
 .cf.card th, .cf.card td {padding: .05rem .3rem .05rem 0; border: 0}
 .cf.card td {text-align: right; white-space: nowrap}
 .cf h2, .cf h3, .cf p {margin: 0; padding: 0}
-.cf h2 {font-size: 1.4rem} .cf h3 {font-size: 1.05rem}
+.cf h2 {font-size: 1.25rem} .cf h3 {font-size: .95rem}
+.stMainBlockContainer {padding-top: 3.5rem} .stMainBlockContainer h1 {font-size: 1.75rem; padding: 0}
 .cf .quiet {opacity: .75; font-size: .875rem}
 </style>"""
 

@@ -44,7 +44,9 @@ for study in overview.studies(settings.read()):
             st.warning("What it said:", icon=":material/info:")
             st.code(study.note, language=None, wrap_lines=True)
         if study.waiting:
-            st.text(f"{study.waiting} matched sets wait for review.")
-            st.page_link("views/review.py", label="Review them", query_params={"study": study.slug})
-        st.caption("Next")
-        st.code(study.next, language="bash")
+            st.text(f"{study.waiting} matched sets wait for review before the study goes on.")
+            st.page_link(
+                "views/review.py", label="Review them", icon=":material/rate_review:", query_params={"study": study.slug}
+            )
+        st.caption("Then" if study.waiting else "Next")
+        st.code(study.next, language="bash", wrap_lines=True)

@@ -9,12 +9,7 @@ from contrafact import actions, settings
 from contrafact.errors import UserError
 from contrafact.readings import stimuli
 
-REASONS = (
-    "not the same person or thing",
-    "more than one thing changed",
-    "traces of editing",
-    "does not look real",
-)
+REASONS = ("another person or thing", "more than one thing changed", "traces of editing", "does not look real")
 place = settings.read()
 slug: str = st.session_state["study"]
 state = st.session_state
@@ -42,7 +37,9 @@ def in_own_words(act: Literal["reject", "withdraw"], found: stimuli.MatchedSet, 
     field = f"reason {found.state.key}"
     with st.form(f"{act} {found.state.key}", border=False):
         words = st.columns([3, 1], vertical_alignment="bottom")
-        words[0].text_input("Reason in your own words", max_chars=500, key=field)
+        words[0].text_input(
+            "Reason", max_chars=500, key=field, label_visibility="collapsed", placeholder="Another reason, in your own words"
+        )
         words[1].form_submit_button(
             f"{act.capitalize()} for this reason", width="stretch",
             on_click=lambda: carry_out(act, found, following, state[field]),
@@ -64,10 +61,13 @@ def verdict_bar(found: stimuli.MatchedSet, following: str, registered: bool) -> 
             in_own_words("withdraw", found, following)
         return
     with st.container(horizontal=True, gap="small"):
-        st.button("Keep", key="keep", type="primary", shortcut="K", on_click=carry_out, args=("keep", found, following, ""))
+        st.button(
+            "Keep", key="keep", icon=":material/check:", shortcut="K",
+            on_click=carry_out, args=("keep", found, following, ""),
+        )  # fmt: skip
         for digit, reason in enumerate(REASONS, start=1):
             st.button(
-                f"Reject: {reason}", key=f"reject {digit}", shortcut=str(digit),
+                reason.capitalize(), key=f"reject {digit}", icon=":material/close:", shortcut=str(digit), help="Reject",
                 on_click=carry_out, args=("reject", found, following, reason),
             )  # fmt: skip
     in_own_words("reject", found, following)
@@ -105,7 +105,7 @@ following = next((key for key in around if standing[key] == "waiting"), current)
 
 counts = {name: list(standing.values()).count(name) for name in ("kept", "rejected", "waiting", "stopped", "withdrawn")}
 reviewed = counts["kept"] + counts["rejected"]
-words = {"stopped": "stopped by the gate", "waiting": "to review"}
+words = {"stopped": "stopped by the gate", "waiting": "not reviewed" if known.registered else "to review"}
 st.progress(
     reviewed / max(reviewed + counts["waiting"], 1),
     ", ".join(f"{count} {words.get(name, name)}" for name, count in counts.items() if count),
@@ -114,8 +114,11 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     st.selectbox("Matched set", keys, key="set", format_func=lambda key: f"{key}: {words.get(standing[key], standing[key])}")
     st.button("Previous", key="previous", shortcut="Left", on_click=open_set, args=(keys[place_of - 1],))
     st.button("Next", key="next", shortcut="Right", on_click=open_set, args=(keys[(place_of + 1) % len(keys)],))
-    if "reviewer" in state:
+
+if "reviewer" in state:
+    with st.sidebar:
         st.text(f"Reviewer: {state['reviewer']}")
+        st.button("Somebody else", on_click=state.pop, args=("reviewer",))
 
 found = stimuli.matched_set(place, slug, current)
 verdict_bar(found, following, known.registered)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import sqlite3
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -22,6 +25,11 @@ def page(name: str) -> AppTest:
     return app
 
 
+def sent(app: AppTest) -> None:
+    """The one form of the page is handed in."""
+    next(button for button in app.button if button.proto.is_form_submitter).click().run()
+
+
 def words(app: AppTest) -> str:
     """Everything the page says."""
     kinds = ("title", "markdown", "text", "code", "caption", "error", "warning", "info")
@@ -39,10 +47,10 @@ def test_overview_names_state_and_next_command(fill, place: Settings) -> None:
     fill("finished", until="report")
     states = {one.slug: one for one in overview.studies(place)}
     assert states["finished"].next.startswith("contrafact report finished.yaml") and states["finished"].done == 8
-    assert states["paused"].next.startswith("contrafact dashboard") and states["paused"].waiting == 3
+    assert states["paused"].next.startswith("contrafact run paused.yaml") and states["paused"].waiting == 3
     assert (states["paused"].done, states["paused"].registered, states["finished"].registered) == (5, False, True)
     said = words(page(PAGES[0]))
-    assert "3 matched sets wait for review." in said and states["finished"].next in said
+    assert "3 matched sets wait for review" in said and states["finished"].next in said
 
 
 def test_a_stage_done_anew_leaves_the_later_ones_to_do(fill, place: Settings) -> None:
@@ -72,10 +80,10 @@ def test_review_shows_every_arm_and_dose_with_its_card(fill, place: Settings) ->
     fill()
     app = page(PAGES[1])
     found = stimuli.matched_set(place, "smiles", "smile/ann")
-    assert found.columns == ("raw", "−1.5", "0", "+1.5") and [name for name, _ in found.rows] == ["treated", "sham"]
+    assert found.columns == ("raw", "dose −1.5", "dose 0", "dose +1.5") and [name for name, _ in found.rows] == ["treated", "sham"]
     assert len(app.image) == 8
     treated, sham = (dict(pictures[3].card) for _, pictures in found.rows)
-    assert treated["judge"] == "1.50 SD" and treated["leak skin"] == "0.03 SD" and sham["leak skin"] == "not estimable"
+    assert treated["judge"] == "1.50 SD" and treated["leakage skin"] == "0.03 SD" and sham["leakage skin"] == "not estimable"
     said = words(app)
     assert "1.50 SD" in said and "not estimable" in said and "blurred" in said
 
@@ -85,12 +93,12 @@ def test_a_verdict_given_on_the_page_is_in_sql_and_opens_the_next_set(fill, plac
     app = page(PAGES[1])
     assert not any(button.key == "keep" for button in app.button), "no verdict without a name"
     app.text_input[0].input("Ann")
-    app.button[-1].click().run()
+    sent(app)
     app.button("keep").click().run()
     assert app.session_state["set"] == "smile/bob"
     app.button("reject 2").click().run()
     app.text_input[0].input("her earring went")
-    app.button[-1].click().run()
+    sent(app)
     assert not app.exception and not app.error
     with open_store(place.database_url) as store:
         said = {(one.verdict, one.reason, one.reviewer) for one in store.reviews(study_id)}
@@ -116,10 +124,10 @@ def test_a_registered_study_takes_withdrawals_alone(fill, place: Settings) -> No
     study_id = fill(until="report")
     app = page(PAGES[1])
     app.text_input[0].input("Ann")
-    app.button[-1].click().run()
+    sent(app)
     assert not any(button.key == "keep" for button in app.button)
     app.text_input[0].input("the person asked")
-    app.button[-1].click().run()
+    sent(app)
     with open_store(place.database_url) as store:
         link = store.chain(study_id)[-1]
         store.verify_chain(study_id)
@@ -142,6 +150,20 @@ def test_results_of_an_unfinished_study_say_what_is_missing(fill) -> None:
     assert "the study has not reached its analysis" in words(page(PAGES[2]))
 
 
+def test_pages_see_readings_and_actions_alone() -> None:
+    seen = set()
+    for file in bundle.folder("dashboards").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                whole = node.module == "contrafact"
+                seen |= {f"contrafact.{one.name}" for one in node.names} if whole else {node.module}
+            elif isinstance(node, ast.Import):
+                seen |= {one.name for one in node.names}
+    ours = {name.split(".")[1] for name in seen if name.startswith("contrafact.")}
+    assert ours <= {"readings", "actions", "bundle", "settings", "errors"}, ours
+    assert not {"torch", "sqlalchemy", "mlflow"} & {name.split(".")[0] for name in seen}
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_text_of_a_study_is_never_markup(name: str, fill) -> None:
     fill(title=NASTY, until="report")
@@ -150,8 +172,6 @@ def test_text_of_a_study_is_never_markup(name: str, fill) -> None:
 
 
 def test_a_newer_database_is_one_sentence(fill, place: Settings) -> None:
-    import sqlite3
-
     fill()
     with sqlite3.connect(place.workspace / "store.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '9999_later'")

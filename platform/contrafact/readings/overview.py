@@ -99,7 +99,7 @@ def _state(store: Store, record: StudyRecord, settings: Settings) -> StudyState:
         note=stopped or _error(last, history),
         waiting=waiting,
         registered=registered,
-        next=_next(record.slug, stages, waiting, settings),
+        next=_next(record.slug, stages, settings),
     )
 
 
@@ -128,15 +128,9 @@ def _error(last: RunRecord | None, history: Sequence[StageRunRecord]) -> str | N
     return str(told[-1]).partition(": ")[2] if told else None
 
 
-def _next(slug: str, stages: Sequence[StageState], waiting: int, settings: Settings) -> str:
-    status = {stage.name: stage.status for stage in stages}
-    if waiting and status.get("gate", "done") == "done":
-        verb = "dashboard"
-    elif "running" in status.values():
-        verb = f"status {slug}.yaml"
-    elif status["report"] == "done" and all(one in ("done", "left out") for one in status.values()):
-        verb = f"report {slug}.yaml"
-    else:
-        verb = f"run {slug}.yaml"
+def _next(slug: str, stages: Sequence[StageState], settings: Settings) -> str:
+    """The store knows a study's name and not where its file lies, so the file is called by that name."""
+    statuses = {stage.status for stage in stages}
+    verb = "status" if "running" in statuses else "report" if statuses <= {"done", "left out"} else "run"
     elsewhere = settings.workspace != Path(".contrafact").resolve()
-    return f"contrafact {verb}" + (f" --workspace {shlex.quote(str(settings.workspace))}" if elsewhere else "")
+    return f"contrafact {verb} {slug}.yaml" + (f" --workspace {shlex.quote(str(settings.workspace))}" if elsewhere else "")

@@ -126,7 +126,7 @@ def _matched_set(store: Store, files: Files, study_id: int, key: str) -> Matched
         rows.append(((_order(arm), draw), (_named(arm, draw), (raw, *pictures))))
     return MatchedSet(
         state,
-        ("raw", *(_dose(dose) for dose in doses)),
+        ("raw", *(f"dose {_dose(dose)}" for dose in doses)),
         tuple(row for _, row in sorted(rows, key=lambda one: one[0])),
         _verdicts(store, study_id, own),
         dict(zip(map(int, own["stimulus"]), own["pixels_sha256"], strict=True)),
@@ -152,7 +152,7 @@ def _picture(row: Any, dose: float, image: str, files: Files) -> Picture:
     leakage = row["leakage"] or {}
     card = (
         ("judge", f"{number(row['judge_dose'])} SD"),
-        *((f"leak {name}", f"{number(value)} SD") for name, value in leakage.items()),
+        *((f"leakage {name}", f"{number(value)} SD") for name, value in leakage.items()),
         ("L1", number(row["l1"], 3)),
         ("SSIM", number(row["ssim"], 3)),
         ("realism", f"{number(row['realism'])} SD"),
