@@ -39,6 +39,23 @@ TABLES = (
     "review",
     "trial_stimulus",
 )
+INDEXES = {
+    "audit": ("study_id",),
+    "run": ("study_id",),
+    "batch": ("registration_id",),
+    "stage_run": ("run_id", "study_id"),
+    "assignment": ("participant_id",),
+    "exclusion": ("participant_id",),
+    "gate_decision": ("stage_run_id",),
+    "image": ("stage_run_id",),
+    "model": ("stage_run_id",),
+    "statement": ("stage_run_id", "study_id"),
+    "stimulus": ("direction_id", "image_id", "set_key", "stage_run_id"),
+    "card": ("stage_run_id",),
+    "rating": ("question_id",),
+    "review": ("stimulus_id",),
+    "trial_stimulus": ("stimulus_id",),
+}
 APPEND_ONLY = ("review", "registration", "lockbox_opening", "audit")
 
 RATING_PROVENANCE = """
@@ -451,6 +468,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("trial_id", "position", name="uq_trial_stimulus_trial_id_position"),
     )
 
+    for table, columns in INDEXES.items():
+        for column in columns:
+            op.create_index(f"ix_{table}_{column}", table, [column])
     op.execute(RATING_PROVENANCE)
     keep_append_only()
 

@@ -114,10 +114,11 @@ class Base(DeclarativeBase):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
 
 
-def to(table: str, *, cascade: bool = False, nullable: bool = False) -> Any:
-    """A foreign key with an index; ``cascade`` where the row means nothing without the other."""
+def to(table: str, *, cascade: bool = False, nullable: bool = False, index: bool = True) -> Any:
+    """A foreign key; ``cascade`` where the row means nothing without the other, no index where a unique constraint
+    begins with the column."""
     key = ForeignKey(f"{table}.id", ondelete="CASCADE" if cascade else None)
-    return mapped_column(key, index=True, nullable=nullable)
+    return mapped_column(key, index=index, nullable=nullable)
 
 
 Hash = String(64)
@@ -165,7 +166,7 @@ class StageRun(Base):
 class Image(Base):
     __tablename__ = "image"
     __table_args__ = (UniqueConstraint("study_id", "key"),)
-    study_id: Mapped[int] = to("study")
+    study_id: Mapped[int] = to("study", index=False)
     stage_run_id: Mapped[int | None] = to("stage_run", nullable=True)
     key: Mapped[str]
     unit_id: Mapped[str]
@@ -180,7 +181,7 @@ class Image(Base):
 class CovariateValue(Base):
     __tablename__ = "covariate_value"
     __table_args__ = (UniqueConstraint("image_id", "name"),)
-    image_id: Mapped[int] = to("image", cascade=True)
+    image_id: Mapped[int] = to("image", cascade=True, index=False)
     name: Mapped[str] = mapped_column(String(48))
     value: Mapped[float | None]
 
@@ -188,7 +189,7 @@ class CovariateValue(Base):
 class Model(Base):
     __tablename__ = "model"
     __table_args__ = (UniqueConstraint("study_id", "role", "name"),)
-    study_id: Mapped[int] = to("study")
+    study_id: Mapped[int] = to("study", index=False)
     stage_run_id: Mapped[int] = to("stage_run")
     role: Mapped[str] = mapped_column(String(16))
     name: Mapped[str]
@@ -199,7 +200,7 @@ class Model(Base):
 class Direction(Base):
     __tablename__ = "direction"
     __table_args__ = (UniqueConstraint("study_id", "name"),)
-    study_id: Mapped[int] = to("study")
+    study_id: Mapped[int] = to("study", index=False)
     name: Mapped[str] = mapped_column(String(48))
     kind: Mapped[str] = mapped_column(String(16))
     target: Mapped[str] = mapped_column(String(48))
@@ -210,7 +211,7 @@ class Direction(Base):
 class Stimulus(Base):
     __tablename__ = "stimulus"
     __table_args__ = (UniqueConstraint("study_id", "image_id", "direction_id", "arm", "draw", "dose"),)
-    study_id: Mapped[int] = to("study")
+    study_id: Mapped[int] = to("study", index=False)
     stage_run_id: Mapped[int | None] = to("stage_run", nullable=True)
     image_id: Mapped[int] = to("image", cascade=True)
     direction_id: Mapped[int] = to("direction", cascade=True)
@@ -229,7 +230,7 @@ class Stimulus(Base):
 class Card(Base):
     __tablename__ = "card"
     __table_args__ = (UniqueConstraint("stimulus_id", "judge_sha256"),)
-    stimulus_id: Mapped[int] = to("stimulus", cascade=True)
+    stimulus_id: Mapped[int] = to("stimulus", cascade=True, index=False)
     stage_run_id: Mapped[int] = to("stage_run")
     judge_sha256: Mapped[str] = mapped_column(Hash)
     judge_dose: Mapped[float | None]
@@ -244,7 +245,7 @@ class Card(Base):
 class GateDecision(Base):
     __tablename__ = "gate_decision"
     __table_args__ = (UniqueConstraint("study_id", "set_key"),)
-    study_id: Mapped[int] = to("study")
+    study_id: Mapped[int] = to("study", index=False)
     stage_run_id: Mapped[int] = to("stage_run")
     set_key: Mapped[str]
     passed: Mapped[bool]
@@ -268,7 +269,7 @@ class Registration(Base):
 
     __tablename__ = "registration"
     __table_args__ = (UniqueConstraint("study_id", "sequence"),)
-    study_id: Mapped[int] = to("study")
+    study_id: Mapped[int] = to("study", index=False)
     sequence: Mapped[int]
     kind: Mapped[str] = mapped_column(String(16))
     payload: Mapped[dict[str, Any]]
@@ -280,7 +281,7 @@ class Registration(Base):
 class Question(Base):
     __tablename__ = "question"
     __table_args__ = (UniqueConstraint("study_id", "name"),)
-    study_id: Mapped[int] = to("study")
+    study_id: Mapped[int] = to("study", index=False)
     name: Mapped[str] = mapped_column(String(48))
     text: Mapped[str]
     scale: Mapped[str] = mapped_column(String(16))
@@ -291,7 +292,7 @@ class Question(Base):
 class Batch(Base):
     __tablename__ = "batch"
     __table_args__ = (UniqueConstraint("study_id", "name"),)
-    study_id: Mapped[int] = to("study")
+    study_id: Mapped[int] = to("study", index=False)
     registration_id: Mapped[int | None] = to("registration", nullable=True)
     name: Mapped[str]
     simulated: Mapped[bool]
@@ -302,7 +303,7 @@ class Participant(Base):
 
     __tablename__ = "participant"
     __table_args__ = (UniqueConstraint("study_id", "pid_hash"),)
-    study_id: Mapped[int] = to("study")
+    study_id: Mapped[int] = to("study", index=False)
     pid_hash: Mapped[str] = mapped_column(Hash)
     simulated: Mapped[bool]
 
@@ -312,7 +313,7 @@ class Assignment(Base):
 
     __tablename__ = "assignment"
     __table_args__ = (UniqueConstraint("batch_id", "list_number"), UniqueConstraint("batch_id", "code"))
-    batch_id: Mapped[int] = to("batch", cascade=True)
+    batch_id: Mapped[int] = to("batch", cascade=True, index=False)
     participant_id: Mapped[int | None] = to("participant", nullable=True)
     list_number: Mapped[int]
     code: Mapped[str]
@@ -326,7 +327,7 @@ class Trial(Base):
 
     __tablename__ = "trial"
     __table_args__ = (UniqueConstraint("assignment_id", "position"),)
-    assignment_id: Mapped[int] = to("assignment", cascade=True)
+    assignment_id: Mapped[int] = to("assignment", cascade=True, index=False)
     position: Mapped[int]
     kind: Mapped[str] = mapped_column(String(16))
     target: Mapped[float | None]
@@ -335,7 +336,7 @@ class Trial(Base):
 class TrialStimulus(Base):
     __tablename__ = "trial_stimulus"
     __table_args__ = (UniqueConstraint("trial_id", "position"),)
-    trial_id: Mapped[int] = to("trial", cascade=True)
+    trial_id: Mapped[int] = to("trial", cascade=True, index=False)
     position: Mapped[int]
     stimulus_id: Mapped[int] = to("stimulus")
 
@@ -343,7 +344,7 @@ class TrialStimulus(Base):
 class Rating(Base):
     __tablename__ = "rating"
     __table_args__ = (UniqueConstraint("trial_id", "question_id"),)
-    trial_id: Mapped[int] = to("trial", cascade=True)
+    trial_id: Mapped[int] = to("trial", cascade=True, index=False)
     question_id: Mapped[int] = to("question")
     value: Mapped[float | None]
     response_ms: Mapped[float | None]
@@ -353,7 +354,7 @@ class Rating(Base):
 class Exclusion(Base):
     __tablename__ = "exclusion"
     __table_args__ = (UniqueConstraint("batch_id", "participant_id", "rule"),)
-    batch_id: Mapped[int] = to("batch", cascade=True)
+    batch_id: Mapped[int] = to("batch", cascade=True, index=False)
     participant_id: Mapped[int] = to("participant")
     rule: Mapped[str] = mapped_column(String(48))
     detail: Mapped[str]

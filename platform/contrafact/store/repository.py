@@ -196,7 +196,7 @@ class Store:
         """Writes images with their covariates by key; a known key is brought up to date."""
         with self._write() as session:
             known = dict(
-                session.execute(select(m.Image.key, m.Image.id).where(m.Image.study_id == study_id)).tuples().all()
+                session.execute(select(m.Image.key, m.Image.id).where(m.Image.study_id == study_id)).all()
             )
             covariates = {}
             rows = []
@@ -211,7 +211,7 @@ class Store:
                     [{"image": image_id} for image_id in old],
                 )
             ids = dict(
-                session.execute(select(m.Image.key, m.Image.id).where(m.Image.study_id == study_id)).tuples().all()
+                session.execute(select(m.Image.key, m.Image.id).where(m.Image.study_id == study_id)).all()
             )
             values = [
                 {"image_id": ids[key], "name": name, "value": value}
@@ -410,7 +410,7 @@ class Store:
             known = dict(
                 session.execute(
                     select(m.GateDecision.set_key, m.GateDecision.id).where(m.GateDecision.study_id == study_id)
-                ).tuples().all()
+                ).all()
             )
             rows = [_row(decision, study_id=study_id, stage_run_id=stage_run_id) for decision in decisions]
             _bulk(session, m.GateDecision, rows, lambda row: known.get(row["set_key"]))
@@ -672,7 +672,7 @@ class Store:
             people = dict(
                 session.execute(
                     select(m.Participant.pid_hash, m.Participant.id).where(m.Participant.study_id == study_id)
-                ).tuples().all()
+                ).all()
             )
             session.add_all(
                 m.Exclusion(batch_id=batch_id, participant_id=people[pid], rule=rule, detail=detail)
@@ -932,7 +932,7 @@ def _put_lists(session: Session, batch_id: int, lists: Mapping[int, ListRow]) ->
     ids = dict(
         session.execute(
             select(m.Assignment.list_number, m.Assignment.id).where(m.Assignment.batch_id == batch_id)
-        ).tuples().all()
+        ).all()
     )
     trials = [
         {"assignment_id": ids[number], "position": position, "kind": kind, "target": target}
@@ -978,7 +978,7 @@ def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame) -> int
     questions = dict(
         session.execute(
             select(m.Question.name, m.Question.id).where(m.Question.study_id == batch.study_id)
-        ).tuples().all()
+        ).all()
     )
     known: dict[tuple[int, int], float] = {
         (trial_id, question_id): math.nan if value is None else value

@@ -15,7 +15,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunStatus
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -101,7 +101,7 @@ class Tracker:
     def finish(self, run_id: str, status: str) -> None:
         """Ends a run as ``done``, ``failed``, ``paused`` or ``interrupted``."""
         with self._reached():
-            self._client.set_terminated(run_id, RunStatus.to_string(RunStatus.from_string(ENDS[status])))
+            self._client.set_terminated(run_id, ENDS[status])
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
