@@ -810,7 +810,7 @@ def _clear(session: Session, study_id: int, stage: str, which: ColumnElement[boo
     session.execute(update(m.Stimulus).where(stimuli).values(stage_run_id=None))
     session.execute(delete(m.Image).where(images, m.Image.id.not_in(select(m.Stimulus.image_id))))
     session.execute(update(m.Image).where(images).values(stage_run_id=None))
-    if stage == "generate":
+    if stage in ("ingest", "generate"):  # finished stimuli come in with ingest
         unused = m.Direction.id.not_in(select(m.Stimulus.direction_id))
         session.execute(delete(m.Direction).where(m.Direction.study_id == study_id, unused))
     if stage == "field":
