@@ -99,7 +99,7 @@ def main() -> None:
     with ProcessPoolExecutor(asked.processes) as pool:
         found = list(pool.map(work, range(1, asked.replications + 1), chunksize=5))
     rows = pd.DataFrame([row for one in found for row in one])
-    by_id = {key: part for key, part in rows.groupby("id", sort=False)}
+    by_id = dict(iter(rows.groupby("id", sort=False)))
     result: dict[str, Any] = {"truth": truth, "replications": asked.replications}
     for name in ("slope", "contrast"):
         part = by_id.pop(name)
@@ -110,8 +110,8 @@ def main() -> None:
             "mean_se": float(part["se"].mean()),
         }
     result["claimed"] = {
-        key: share(int((part["verdict"] == True).sum()), len(part)) for key, part in by_id.items()
-    }  # noqa: E712
+        key: share(int(part["verdict"].eq(True).sum()), len(part)) for key, part in by_id.items()
+    }
     print(json.dumps(result | {"seconds": round(time.perf_counter() - began, 1)}, indent=1))
 
 

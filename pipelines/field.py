@@ -10,6 +10,7 @@ import pandas as pd
 
 from contrafact.errors import Paused, UserError
 from contrafact.run.context import Context
+from contrafact.run.freeze import shown, weights
 from contrafact.survey import batch, fielding
 
 
@@ -18,8 +19,8 @@ def run(context: Context) -> dict[str, Any]:
     study, store, study_id = context.study, context.store, context.study_id
     if study.survey is None:
         return {"stopped": "The study has no `survey`, so nothing was fielded."}
-    stimuli = _shown(context)
-    registration = fielding.freeze(store, study_id, context.loaded, stimuli, _models(context))
+    stimuli = shown(store, study_id, study)
+    registration = fielding.freeze(store, study_id, context.loaded, stimuli, weights(context.upstream))
     name = fielding.open_batch(store, study_id, study, stimuli)
     if study.survey.respondents is not None:
         _simulate(context, name)
@@ -36,31 +37,6 @@ def run(context: Context) -> dict[str, Any]:
     }
     context.log_metrics({"participants": facts["participants"], "ratings": facts["ratings"]})
     return facts
-
-
-def _shown(context: Context) -> pd.DataFrame:
-    """The stimuli of whole sets that passed gate and review. The raw arm is for reviewers: dose 0 is its twin."""
-    store, study = context.store, context.study
-    stimuli = store.stimuli_table(context.study_id)
-    if study.stimuli is None:
-        passed = {decision.set_key for decision in store.gate_decisions(context.study_id) if decision.passed}
-        stimuli = stimuli[stimuli["set_key"].isin(passed) & (stimuli["arm"] != "raw")]
-    reviews = store.reviews(context.study_id)
-    rejected = {review.stimulus_id for review in reviews if review.verdict == "reject"}
-    set_of = dict(zip(stimuli["stimulus"], stimuli["set_key"], strict=True))
-    if study.review.required:
-        looked_at = {set_of[review.stimulus_id] for review in reviews if review.stimulus_id in set_of}
-        if waiting := set(stimuli["set_key"]) - looked_at:
-            raise Paused(f"{len(waiting)} matched sets wait for review.", hint="Next: contrafact dashboard")
-    stimuli = stimuli[~stimuli["set_key"].isin({set_of[each] for each in rejected if each in set_of})]
-    return stimuli.assign(key=stimuli["stimulus"]).reset_index(drop=True)
-
-
-def _models(context: Context) -> dict[str, str]:
-    """The weights behind the stimuli; none where they were brought finished."""
-    finetune = context.upstream.get("finetune", {})
-    made = {role: finetune[role] for role in ("guide", "denoiser") if role in finetune}
-    return {**context.upstream.get("predict", {}).get("files", {}), **made}
 
 
 def _simulate(context: Context, name: str) -> None:

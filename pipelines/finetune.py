@@ -71,6 +71,7 @@ def run(context: Context) -> dict[str, Any]:
         checkpoint_images=model.checkpoint_images,
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
+    context.log_params({**model.model_dump(), "conditions": names, "device": config.device})
     bar = iter(context.progress(range(config.steps), config.steps, "finetune"))
     shown = 0
 
@@ -87,6 +88,7 @@ def run(context: Context) -> dict[str, Any]:
     assert result.folder is not None
     denoiser = open_denoiser(result.folder)
     context.log_artifact(_samples(context, denoiser, len(names)), "samples")
+    context.log_artifact(result.folder, "denoiser")
     steering = _on_denoised(
         context, guide, denoiser, data.images[chosen], data.outcome[chosen], conditions[: chosen.sum()]
     )

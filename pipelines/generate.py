@@ -63,6 +63,7 @@ def run(context: Context) -> dict[str, Any]:
         )
         return facts
 
+    context.log_params({"doses": study.doses.grid, **study.arms.model_dump(), "in_support": int(inside.sum())})
     records = {image.key: image for image in context.store.images(context.study_id, split="stimuli")}
     for name, direction in study.directions.items():
         direction_id = context.store.put_direction(

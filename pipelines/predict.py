@@ -29,6 +29,7 @@ def run(context: Context) -> dict[str, Any]:
     covariates = study.images.covariates if study.images else {}
     validation = data.split == "validation"
     facts: dict[str, Any] = {"files": {}, "quality": {}, "stopped": None}
+    context.log_params(study.predictors.model_dump())
 
     def trained(
         role: str,
@@ -63,6 +64,7 @@ def run(context: Context) -> dict[str, Any]:
             facts["quality"][f"{role}.{target.name}"] = asdict(found)
             context.log_metrics({f"{role}/{target.name}/{found.metric}": found.value})
         facts["files"][role] = context.files.put_folder(folder)
+        context.log_artifact(folder, role)
         return predictor
 
     wanted = data.outcome[:, None]

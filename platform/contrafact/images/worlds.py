@@ -28,7 +28,7 @@ FACTORS = (
 )
 TRUNCATION = 2.5  # SD: no factor lies further from its mean
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]  # float32 throughout the renderer
 
 
 @dataclass(frozen=True)
