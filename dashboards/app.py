@@ -19,7 +19,7 @@ STYLE = """<style>
 .cf.card td {text-align: right; white-space: nowrap}
 .cf h2, .cf h3, .cf p {margin: 0; padding: 0}
 .cf h2 {font-size: 1.25rem} .cf h3 {font-size: .95rem}
-.stMainBlockContainer {padding-top: 3.5rem} .stMainBlockContainer h1 {font-size: 1.75rem; padding: 0}
+.stMainBlockContainer {padding-top: 3.5rem} .stMainBlockContainer h1 {font-size: 1.75rem; padding: 0 0 .5rem}
 .cf .quiet {opacity: .75; font-size: .875rem}
 </style>"""
 

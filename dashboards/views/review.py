@@ -60,6 +60,7 @@ def verdict_bar(found: stimuli.MatchedSet, following: str, registered: bool) -> 
         if found.state.standing != "withdrawn":
             in_own_words("withdraw", found, following)
         return
+    st.caption("Keep this set, or reject it because of what is wrong with it. The keys stand on the buttons.")
     with st.container(horizontal=True, gap="small"):
         st.button(
             "Keep", key="keep", icon=":material/check:", shortcut="K",

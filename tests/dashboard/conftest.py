@@ -20,7 +20,7 @@ from contrafact.store.files import Files
 from contrafact.store.records import CardRecord, GateRecord, ImageRecord, StimulusRecord
 from contrafact.study.schema import Question
 
-DOSES = (-1.5, 0.0, 1.5)
+DOSES = (-1.5, -0.75, 0.0, 0.75, 1.5)
 YAML = """
 study: {slug}
 title: "{title}"
@@ -84,15 +84,15 @@ def _stimuli(store: Store, files: Files, study_id: int, run: int, images: Sequen
     ])  # fmt: skip
     for name in ("predict", "finetune"):
         _stage(store, run, name, {})
-    generate = _stage(store, run, "generate", {"stimuli": 5 * len(images), "in_support": 5 * len(images)})
+    generate = _stage(store, run, "generate", {"stimuli": 13 * len(images), "in_support": 13 * len(images)})
     direction = store.put_direction(
         study_id, name="smile", kind="condition", target="outcome", hold=["skin"], spec={}
     )
     ids = {image.key: image.id for image in store.images(study_id)}
-    variants = [(arm, dose) for dose in DOSES for arm in (("treated", "sham") if dose else ("null",))]
+    variants = [(arm, dose) for dose in DOSES for arm in (("treated", "sham", "placebo") if dose else ("null",))]
     store.put_stimuli(study_id, generate, [
         StimulusRecord(
-            image_id=ids[key], direction_id=direction, arm=arm, draw=0, dose=dose, set_key=f"smile/{key}",
+            image_id=ids[key], direction_id=direction, arm=arm, draw=row + 11 if arm == "placebo" else 0, dose=dose, set_key=f"smile/{key}",
             in_support=True, pixels_sha256=painted(row, dose * (1 if arm == "treated" else 0.1), "groom"), seed=row,
         )
         for row, key in enumerate(images) for arm, dose in variants

@@ -59,7 +59,7 @@ def page(chromium: str, address: str) -> Iterator[object]:
 
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        tab = browser.new_page(viewport={"width": 1400, "height": 1000})
+        tab = browser.new_page(viewport={"width": 1400, "height": 1200})
         tab.set_default_timeout(PATIENCE)
         for attempt in range(60):
             try:
@@ -77,7 +77,7 @@ def kept(tab, name: str) -> None:
     if folder := os.environ.get("CONTRAFACT_SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         tab.wait_for_timeout(1500)
-        tab.screenshot(path=Path(folder) / f"{name}.png")
+        tab.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
 def test_a_verdict_by_keyboard_changes_what_is_fielded(fill, place: Settings, page) -> None:

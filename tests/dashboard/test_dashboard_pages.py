@@ -80,10 +80,11 @@ def test_review_shows_every_arm_and_dose_with_its_card(fill, place: Settings) ->
     fill()
     app = page(PAGES[1])
     found = stimuli.matched_set(place, "smiles", "smile/ann")
-    assert found.columns == ("raw", "dose −1.5", "dose 0", "dose +1.5") and [name for name, _ in found.rows] == ["treated", "sham"]
-    assert len(app.image) == 8
-    treated, sham = (dict(pictures[3].card) for _, pictures in found.rows)
-    assert treated["judge"] == "1.50 SD" and treated["leakage skin"] == "0.03 SD" and sham["leakage skin"] == "not estimable"
+    assert found.columns == ("raw", "dose −1.5", "dose −0.75", "dose 0", "dose +0.75", "dose +1.5")
+    assert [name for name, _ in found.rows] == ["treated", "sham", "placebo, permutation 11"]
+    assert len(app.image) == 3 * 6
+    treated, sham = (dict(pictures[-1].card) for _, pictures in found.rows[:2])
+    assert treated["judge"] == "1.50 SD" and treated["skin leak"] == "0.03 SD" and sham["skin leak"] == "not estimable"
     said = words(app)
     assert "1.50 SD" in said and "not estimable" in said and "blurred" in said
 
@@ -102,7 +103,7 @@ def test_a_verdict_given_on_the_page_is_in_sql_and_opens_the_next_set(fill, plac
     assert not app.exception and not app.error
     with open_store(place.database_url) as store:
         said = {(one.verdict, one.reason, one.reviewer) for one in store.reviews(study_id)}
-        assert len(store.review_history(study_id)) == 15, "one row for each of five pictures of three sets"
+        assert len(store.review_history(study_id)) == 39, "one row for each of 13 pictures of three sets"
         assert [one.action for one in store.audit(study_id)] == ["review: keep", "review: reject", "review: reject"]
     assert said == {
         ("keep", "", "Ann"), ("reject", "more than one thing changed", "Ann"), ("reject", "her earring went", "Ann"),

@@ -152,7 +152,7 @@ def _picture(row: Any, dose: float, image: str, files: Files) -> Picture:
     leakage = row["leakage"] or {}
     card = (
         ("judge", f"{number(row['judge_dose'])} SD"),
-        *((f"leakage {name}", f"{number(value)} SD") for name, value in leakage.items()),
+        *((f"{name} leak", f"{number(value)} SD") for name, value in leakage.items()),
         ("L1", number(row["l1"], 3)),
         ("SSIM", number(row["ssim"], 3)),
         ("realism", f"{number(row['realism'])} SD"),
