@@ -17,8 +17,9 @@ RUN := $(VENV)/bin/python -m
 demo: $(READY)
 	$(VENV)/bin/contrafact demo $(ARGS)
 
+# Two processes of one thread each: torch's own threads would fight over the same two cores.
 test: $(READY)
-	$(RUN) pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(READY)
 	$(RUN) ruff check .

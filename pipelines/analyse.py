@@ -30,6 +30,10 @@ def run(context: Context) -> dict[str, Any]:
     table = context.store.ratings_table(context.study_id)
     # Simulated people and people are never pooled.
     table = table[table["simulated"].astype(bool) == (study.survey.respondents is not None)]
+    # A set withdrawn after registration is an amendment: its ratings stay in the store and out of the analysis.
+    withdrawn = {link.payload["set"] for link in context.store.chain(context.study_id) if link.kind == "withdrawal"}
+    dropped = table["set_key"].isin(withdrawn)
+    table = table[~dropped]
     if table.empty:
         raise UserError(
             f"The study '{study.study}' has no ratings yet.", hint="Import answers: contrafact survey import."
@@ -64,6 +68,7 @@ def run(context: Context) -> dict[str, Any]:
         "beside": [s.facts() for s in beside],
         "truth": truth,
         "registration": registration,
+        "withdrawn": {"sets": sorted(withdrawn), "ratings": int(dropped.sum())},
     }
 
 

@@ -14,6 +14,7 @@ from contrafact.counterfactual.direction import ConditionShift, Direction, Guida
 from contrafact.counterfactual.edit import Edited, edit, reading_change
 from contrafact.diffusion.denoiser import open_denoiser
 from contrafact.diffusion.invert import invert
+from contrafact.errors import UserError
 from contrafact.images import decode, pack
 from contrafact.predictors.predictor import Predictor, Target, as_input
 from contrafact.predictors.train import FitConfig, fit
@@ -49,6 +50,13 @@ def run(context: Context) -> dict[str, Any]:
     inside = (level + reach.min() >= low) & (level + reach.max() <= high)
     order = seeds.generator(study.seed, "stimuli").permutation(len(shown))
     chosen = [int(shown[k]) for k in order if inside[k]][: study.arms.images]
+    if not chosen:
+        raise UserError(
+            f"{context.loaded.path}: doses.grid: none of the {len(shown)} stimuli images has room for the whole grid "
+            f"({doses.min():g} to {doses.max():g} SD) between the quantiles {study.doses.support[0]:g} and "
+            f"{study.doses.support[1]:g} of real scores (doses.support).",
+            hint="Use smaller doses, or bring more images.",
+        )
     facts: dict[str, Any] = {
         "in_support": int(inside.sum()),
         "out_of_support": int((~inside).sum()),
@@ -56,12 +64,6 @@ def run(context: Context) -> dict[str, Any]:
         "stimuli": 0,
         "null_error": {},
     }
-    if not chosen:
-        facts["stopped"] = (
-            f"No image has room for the whole dose grid ({doses.min():g} to {doses.max():g} SD) within the "
-            f"{study.doses.support[0]:.1%} to {study.doses.support[1]:.1%} range of real scores: use smaller doses."
-        )
-        return facts
 
     context.log_params({"doses": study.doses.grid, **study.arms.model_dump(), "in_support": int(inside.sum())})
     records = {image.key: image for image in context.store.images(context.study_id, split="stimuli")}

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
             sys.executable, "-m", "streamlit", "run", str(bundle.folder("dashboards") / "app.py"),
             "--server.address", host, "--server.port", str(port),
             "--server.headless", "false" if browser and not as_json else "true",
-            "--browser.gatherUsageStats", "false",
+            "--browser.gatherUsageStats", "false", "--client.toolbarMode", "minimal",
         ]  # fmt: skip
         shown = "localhost" if host in ("127.0.0.1", "0.0.0.0") else host
         with subprocess.Popen(words, stdout=sys.stderr) as page:

@@ -211,7 +211,7 @@ class Gate(Part):
         default=(0.9, 1.1), description="sham and placebo over treated pixel norm"
     )
     realism: Positive = Field(
-        default=4.0, description="largest distance to real features, in SD of real distances"
+        default=10.0, description="largest distance to real features, in SD of real distances"
     )
     artefact_auc: Share = Field(default=0.9, description="a set of directions above it is stopped")
 
