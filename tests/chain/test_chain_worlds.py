@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-CALM = ("respondents: {slope: 20}", "respondents: {slope: 20, mark_slope: 8, noise_sd: 3, lapse: 0, inattentive: 0}")
+NOISY, CALM = "respondents: {slope: 20}", "noise_sd: 3, lapse: 0, inattentive: 0}"
 
 
 def facts(chain: Any, stage: str) -> dict[str, Any]:
     with chain.store() as store:
         runs = store.stage_runs(store.study("tiny").id)
     return next(dict(run.facts) for run in reversed(runs) if run.stage == stage)
+
+
+def statement(found: dict[str, Any], **wanted: str) -> dict[str, Any]:
+    every = [*found["statements"], *found["beside"]]
+    return next(s for s in every if all(s[key] == value for key, value in wanted.items()))
 
 
 def test_labels_at_random_stop_the_run_before_anything_is_drawn(fresh: Any, changed: Callable[..., Path]) -> None:
@@ -28,21 +33,28 @@ def test_labels_at_random_stop_the_run_before_anything_is_drawn(fresh: Any, chan
         assert store.stimuli(study_id) == [] and store.batches(study_id) == [] and store.chain(study_id) == []
 
 
-def test_a_true_cause_has_a_true_slope(fresh: Any, changed: Callable[..., Path]) -> None:
-    assert fresh.run(changed(("kind: confounded", "kind: true"))).said["stopped"] is None
-    assert facts(fresh, "analyse")["truth"] > 0
+def test_a_true_cause_is_found(fresh: Any, changed: Callable[..., Path]) -> None:
+    respondents = f"respondents: {{slope: 20, {CALM}"
+    assert fresh.run(changed(("kind: confounded", 'kind: "true"'), (NOISY, respondents))).said["stopped"] is None
+    found = facts(fresh, "analyse")
+    primary = statement(found, id="H1")
+    # Pictures as poor as these fall short of the dose; how the interval covers the truth is measured elsewhere.
+    assert found["truth"] > 0 and primary["low"] > 0 and primary["verdict"] is True
 
 
 def test_respondents_who_do_not_care_have_a_slope_of_nought(fresh: Any, changed: Callable[..., Path]) -> None:
     assert fresh.run(changed(("kind: confounded", "kind: null_rating"))).said["stopped"] is None
-    assert facts(fresh, "analyse")["truth"] == pytest.approx(0, abs=1e-9)
+    found = facts(fresh, "analyse")
+    assert found["truth"] == pytest.approx(0, abs=1e-9)
+    assert statement(found, id="H1")["verdict"] is False
+    even = statement(found, component="even", arm="treated")
+    assert even["low"] < 0 < even["high"]
 
 
 def test_the_mark_of_editing_is_caught_and_claims_nothing(fresh: Any, changed: Callable[..., Path]) -> None:
-    told = fresh.run(changed(("kind: confounded", "kind: artefact"), CALM))
-    assert told.said["stopped"] is None
+    respondents = f"respondents: {{slope: 20, mark_slope: 8, {CALM}"
+    assert fresh.run(changed(("kind: confounded", "kind: artefact"), (NOISY, respondents))).said["stopped"] is None
     found = facts(fresh, "analyse")
-    even = next(s for s in found["beside"] if s["component"] == "even" and s["arm"] == "treated")
-    assert even["low"] > 0, "people react to the mark alone"
-    primary = next(s for s in found["statements"] if s["id"] == "H1")
+    assert statement(found, component="even", arm="treated")["low"] > 0, "people react to the mark alone"
+    primary = statement(found, id="H1")
     assert primary["verdict"] is False and primary["p_adjusted"] > 0.05
