@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,8 @@ def _on_denoised(
     folder = context.folder / "guide_denoised"
     config = context.study.predictors.guide
     if config.denoised_share == 0 or (folder / "predictor.json").exists():
-        if not folder.exists():
+        if not (folder / "predictor.json").exists():  # written last
+            shutil.rmtree(folder, ignore_errors=True)
             guide.save(folder)
         return folder
     schedule = Schedule(denoiser.alphas_cumprod)
@@ -180,6 +182,7 @@ def _on_denoised(
         denoised=denoised,
     )
     draft = folder.with_name("guide_denoised.draft")
+    shutil.rmtree(draft, ignore_errors=True)
     guide.save(draft)
     draft.rename(folder)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -251,6 +252,7 @@ def _permuted_guide(context: Context, data: pack.Dataset) -> Predictor:
             seeds.integer(study.seed, "placebo", "fit"),
         )
         draft = folder.with_name("placebo.draft")
+        shutil.rmtree(draft, ignore_errors=True)
         guide.save(draft)
         draft.rename(folder)
     return Predictor.load(folder)

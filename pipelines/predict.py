@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def calibrate(predictor: Predictor, images: np.ndarray, values: np.ndarray) -> N
 def keep(predictor: Predictor, folder: Path) -> None:
     """Write whole or not at all: a folder that a kill left half written is never taken up."""
     draft = folder.with_name(folder.name + ".draft")
+    shutil.rmtree(draft, ignore_errors=True)
     predictor.save(draft)
     draft.rename(folder)
 

@@ -61,7 +61,8 @@ class Chain:
         before = torch.get_num_threads()
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.delenv("CONTRAFACT_DATABASE_URL", raising=False)
+            for name in [name for name in os.environ if name.startswith("CONTRAFACT_")]:
+                patch.delenv(name)
             for name, value in {**self.environment, **variables}.items():
                 patch.setenv(name, value)
             torch.set_num_threads(1)
@@ -104,7 +105,7 @@ class Chain:
             return
         with self.start("run", str(TINY)) as process:
             while process.poll() is None and not any(work.glob(file)):
-                time.sleep(0.003)
+                time.sleep(0.01)
             time.sleep(delay)
             process.kill()
         assert process.returncode == -9, f"{file}: the run ended ({process.returncode}) before it was killed"
