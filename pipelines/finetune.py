@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from contrafact.diffusion.schedule import Schedule
 from contrafact.diffusion.train import TrainConfig, train
 from contrafact.images import decode, pack
 from contrafact.predictors.predictor import Predictor, as_input
-from contrafact.predictors.train import FitConfig, fit
+from contrafact.predictors.train import FitConfig, calibrate, fit
 from contrafact.run.context import Context
 from contrafact.store.records import ModelRecord
 
@@ -90,9 +89,7 @@ def run(context: Context) -> dict[str, Any]:
     denoiser = open_denoiser(result.folder)
     context.log_artifact(_samples(context, denoiser, len(names)), "samples")
     context.log_artifact(result.folder, "denoiser")
-    steering = _on_denoised(
-        context, guide, denoiser, data.images[chosen], data.outcome[chosen], conditions[: chosen.sum()]
-    )
+    steering = _on_denoised(context, guide, denoiser, data, conditions[: chosen.sum()])
     loss = float(np.mean([line["loss"] for line in result.history[-10:]]))
     files = {"denoiser": context.files.put_folder(result.folder), "guide": context.files.put_folder(steering)}
     context.store.put_models(
@@ -136,53 +133,35 @@ def _samples(context: Context, denoiser: Denoiser, conditions: int) -> Path:
 
 
 def _on_denoised(
-    context: Context,
-    guide: Predictor,
-    denoiser: Denoiser,
-    images: np.ndarray,
-    outcome: np.ndarray,
-    conditions: np.ndarray,
+    context: Context, guide: Predictor, denoiser: Denoiser, data: pack.Dataset, conditions: np.ndarray
 ) -> Path:
     """The guide, trained on with images noised up to .7 of the schedule and denoised in one step.
 
-    A guide that only knows photographs is easily fooled on the soft clean estimates that it steers; its calibration
-    and units stay as the validation images fixed them.
+    A guide that only knows photographs is easily fooled on the soft clean estimates that it steers. Its calibration
+    and units are frozen anew on the validation images, or one SD of dose would not be one SD any more.
     """
     folder = context.folder / "guide_denoised"
     config = context.study.predictors.guide
-    if config.denoised_share == 0 or (folder / "predictor.json").exists():
-        if not (folder / "predictor.json").exists():  # written last
-            shutil.rmtree(folder, ignore_errors=True)
-            guide.save(folder)
+    if folder.exists():
         return folder
-    schedule = Schedule(denoiser.alphas_cumprod)
-    rng = seeds.generator(context.study.seed, "denoised")
-    denoised = np.empty_like(images)
-    for k in context.progress(range(0, len(images), 250), -(-len(images) // 250), "denoised images"):
-        x = as_input(images[k : k + 250])
-        t = torch.from_numpy(rng.integers(0, int(0.7 * len(schedule)), len(x)))
-        noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
-        clean = denoiser.predict(
-            schedule.add_noise(x, noise, t), t, torch.from_numpy(conditions[k : k + 250])
-        ).clean
-        denoised[k : k + 250] = decode.to_uint8(clean.clamp(-1, 1).numpy())
-    settings = FitConfig(
-        max(1, config.epochs // 2),
-        config.batch,
-        config.learning_rate / 4,
-        config.denoised_share,
-        config.augment,
-    )
-    fit(
-        guide,
-        images,
-        outcome[:, None],
-        settings,
-        seeds.integer(context.study.seed, "guide_denoised"),
-        denoised=denoised,
-    )
-    draft = folder.with_name("guide_denoised.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    guide.save(draft)
-    draft.rename(folder)
+    if config.denoised_share > 0:
+        train, validation = data.split == "train", data.split == "validation"
+        images, outcome = data.images[train], data.outcome[:, None]
+        schedule = Schedule(denoiser.alphas_cumprod)
+        rng = seeds.generator(context.study.seed, "denoised")
+        denoised = np.empty_like(images)
+        for k in context.progress(range(0, len(images), 250), -(-len(images) // 250), "denoised images"):
+            x = as_input(images[k : k + 250])
+            t = torch.from_numpy(rng.integers(0, int(0.7 * len(schedule)), len(x)))
+            noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
+            known = torch.from_numpy(conditions[k : k + 250])
+            clean = denoiser.predict(schedule.add_noise(x, noise, t), t, known).clean
+            denoised[k : k + 250] = decode.to_uint8(clean.clamp(-1, 1).numpy())
+        settings = FitConfig(
+            max(1, config.epochs // 2), config.batch, config.learning_rate / 4, config.denoised_share, config.augment
+        )
+        seed = seeds.integer(context.study.seed, "guide_denoised")
+        fit(guide, images, outcome[train], settings, seed, denoised=denoised)
+        calibrate(guide, data.images[validation], outcome[validation])
+    guide.save(folder)
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -229,7 +228,7 @@ def _column(probes: Predictor, name: str) -> Callable[[torch.Tensor], torch.Tens
 def _permuted_guide(context: Context, data: pack.Dataset) -> Predictor:
     """One network of the guide's family with an output for every permutation of the labels."""
     study, folder = context.study, context.folder / "placebo"
-    if not (folder / "predictor.json").exists():
+    if not folder.exists():
         chosen = data.split == "train"
         labels = data.outcome[chosen]
         count = study.arms.placebo
@@ -251,8 +250,5 @@ def _permuted_guide(context: Context, data: pack.Dataset) -> Predictor:
             FitConfig(settings.epochs, settings.batch, settings.learning_rate),
             seeds.integer(study.seed, "placebo", "fit"),
         )
-        draft = folder.with_name("placebo.draft")
-        shutil.rmtree(draft, ignore_errors=True)
-        guide.save(draft)
-        draft.rename(folder)
+        guide.save(folder)
     return Predictor.load(folder)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from contrafact import seeds
 from contrafact.images import pack, worlds
 from contrafact.predictors.predictor import Predictor, Target
-from contrafact.predictors.quality import expected_calibration_error, mapping, quality, temperature
-from contrafact.predictors.train import FitConfig, fit, targets_of
+from contrafact.predictors.quality import expected_calibration_error, mapping, quality
+from contrafact.predictors.train import FitConfig, calibrate, fit, targets_of
 from contrafact.run.context import Context
 from contrafact.store.records import ModelRecord
 from contrafact.study import schema
@@ -45,12 +43,12 @@ def run(context: Context) -> dict[str, Any]:
         folder = context.folder / role
         chosen = data.split == split
         numbers = [seeds.integer(study.seed, "predictor", role, head) for head in range(heads)]
-        if not (folder / "predictor.json").exists():
+        if not folder.exists():
             predictor = Predictor(family, targets, numbers)
             settings = FitConfig(config.epochs, config.batch, config.learning_rate, augment=config.augment)
             fit(predictor, data.images[chosen], values[chosen], settings, seeds.integer(study.seed, role))
             calibrate(predictor, data.images[validation], values[validation])
-            keep(predictor, folder)
+            predictor.save(folder)
         predictor = Predictor.load(folder)
         reading = predictor.read(data.images[validation])
         for k, target in enumerate(targets):
@@ -128,31 +126,11 @@ def run(context: Context) -> dict[str, Any]:
     return facts
 
 
-def calibrate(predictor: Predictor, images: np.ndarray, values: np.ndarray) -> None:
-    """Freeze temperature, centre and spread on the validation images."""
-    raw = predictor.read(images, raw=True)
-    for k, target in enumerate(predictor.targets):
-        known = ~np.isnan(values[:, k])
-        if target.kind == "binary" and known.any():
-            predictor.temperature[k] = temperature(raw[known, k], values[known, k])
-    raw = predictor.read(images, raw=True)
-    predictor.centre.copy_(torch.from_numpy(raw.mean(0)))
-    predictor.spread.copy_(torch.from_numpy(raw.std(0)).clamp(min=1e-6))
-
-
-def keep(predictor: Predictor, folder: Path) -> None:
-    """Write whole or not at all: a folder that a kill left half written is never taken up."""
-    draft = folder.with_name(folder.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    predictor.save(draft)
-    draft.rename(folder)
-
-
 def _reader(context: Context) -> Path:
     """A regressor of every factor of the world, from images of its own: it reads for the simulated respondents."""
     study, folder = context.study, context.folder / "reader"
     assert study.world is not None
-    if not (folder / "predictor.json").exists():
+    if not folder.exists():
         size = study.images.size if study.images else schema.Images().size
         seed = seeds.integer(study.seed, "reader")
         own = worlds.sample(schema.World(name=study.world.name, images=READER_IMAGES + 1_000), seed)
@@ -167,7 +145,7 @@ def _reader(context: Context) -> Path:
         for k in range(len(own.names)):
             slope, level = np.polyfit(own.factors[fresh, k], reading[:, k], 1)
             reader.centre[k], reader.spread[k] = float(level), float(slope)
-        keep(reader, folder)
+        reader.save(folder)
     return folder
 
 

@@ -7,8 +7,9 @@ temperature, or standardised values), minus its mean, over its SD, both taken on
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -72,18 +73,23 @@ class Predictor(nn.Module):
         return torch.cat([*parts, empty]).double().numpy()
 
     def save(self, folder: Path) -> None:
-        """Weights as safetensors and a JSON description beside them."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: value.contiguous() for name, value in self.state_dict().items()},
-            folder / "model.safetensors",
-        )
+        """Weights as safetensors and a JSON description beside them; whole or not at all.
+
+        Written under another name and moved, so that a kill leaves no half-written folder to be taken up.
+        """
+        draft = folder.with_name(folder.name + ".draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, draft / "model.safetensors")
         description = {
             "family": self.family,
             "seeds": self.seeds,
             "targets": [asdict(target) for target in self.targets],
         }
-        (folder / "predictor.json").write_text(json.dumps(description, indent=1, sort_keys=True))
+        (draft / "predictor.json").write_text(json.dumps(description, indent=1, sort_keys=True))
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Predictor:
@@ -93,13 +99,6 @@ class Predictor(nn.Module):
         predictor = cls(description["family"], targets, description["seeds"])
         predictor.load_state_dict(load_file(folder / "model.safetensors"))
         return predictor.eval()
-
-    def with_kinds(self, location: Sequence[float], scale: Sequence[float]) -> None:
-        """Freeze the standardisation of continuous targets."""
-        self.targets = tuple(
-            replace(target, location=float(mean), scale=float(sd))
-            for target, mean, sd in zip(self.targets, location, scale, strict=True)
-        )
 
 
 def as_input(images: np.ndarray | Tensor) -> Tensor:

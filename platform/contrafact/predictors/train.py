@@ -11,6 +11,7 @@ from torch import Tensor
 
 from contrafact import seeds
 from contrafact.predictors.predictor import Predictor, Target, as_input
+from contrafact.predictors.quality import temperature
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,18 @@ def fit(
                 report({"member": float(number), "step": float(step), "loss": float(loss.detach())})
         head.eval()
     return predictor.eval()
+
+
+def calibrate(predictor: Predictor, images: np.ndarray, values: np.ndarray) -> None:
+    """Freeze temperature, centre and spread of ``predictor`` on validation images (n, h, w, 3), ``values`` (n, k)."""
+    raw = predictor.read(images, raw=True)
+    for k, target in enumerate(predictor.targets):
+        known = ~np.isnan(values[:, k])
+        if target.kind == "binary" and known.any():
+            predictor.temperature[k] = temperature(raw[known, k], values[known, k])
+    raw = predictor.read(images, raw=True)
+    predictor.centre.copy_(torch.from_numpy(raw.mean(0)))
+    predictor.spread.copy_(torch.from_numpy(raw.std(0)).clamp(min=1e-6))
 
 
 def _loss(output: Tensor, wanted: Tensor, binary: Tensor) -> Tensor:
