@@ -49,7 +49,8 @@ def run(context: Context) -> dict[str, Any]:
         "reasons": {},
         "drawable": {},
     }
-    readings = []
+    readings: list[pd.DataFrame] = []
+    lead: tuple[list[str], np.ndarray] | None = None  # images and treated pictures of the first direction
     for name, direction in study.directions.items():
         stimuli = [row for row in context.store.stimuli(context.study_id) if names[row.direction_id] == name]
         frame = _frame(context, stimuli, keys)
@@ -59,6 +60,7 @@ def run(context: Context) -> dict[str, Any]:
             for arm in ("treated", "sham", "placebo")
             if (frame["arm"] == arm).any()
         }
+        lead = lead or (images, pictures["treated"])
         n, d = len(images), len(doses)
         source = data.images[[row_of[key] for key in images]]
         measured: dict[str, dict[str, np.ndarray]] = {}
@@ -134,17 +136,19 @@ def run(context: Context) -> dict[str, Any]:
 
     first = next(iter(study.directions))
     worst = [abs(found["signed_max_sd"]) for found in facts["held"][first].values()]
-    lead = facts["directions"][first]["effects"]["treated"]
+    effect = facts["directions"][first]["effects"]["treated"]
     facts["quality"] = {
-        "judge_flip_rate": lead["flip_rate"],
-        "judge_spearman": lead["spearman"],
-        "judge_slope": lead["slope"],
+        "judge_flip_rate": effect["flip_rate"],
+        "judge_spearman": effect["spearman"],
+        "judge_slope": effect["slope"],
         "leakage_max_sd": max(worst) if worst else float("nan"),
         "null_max_error": upstream["generate"]["null_max_error"],
     }
     context.log_metrics({key: value for key, value in facts["quality"].items() if not np.isnan(value)})
     if study.world is not None:
-        facts |= _read_by_respondents(context, folders["reader"], pd.concat(readings), data, judge, doses)
+        assert lead is not None
+        reader = Predictor.load(folders["reader"])
+        facts |= _read_by_respondents(context, reader, pd.concat(readings), *lead, data, judge)
     facts["stopped"] = _stopped(context, facts)
     return facts
 
@@ -264,79 +268,71 @@ def _store_cards(
 
 def _read_by_respondents(
     context: Context,
-    reader_folder: Any,
+    reader: Predictor,
     frame: pd.DataFrame,
+    images: list[str],
+    treated: np.ndarray,
     data: pack.Dataset,
     judge: Predictor,
-    doses: np.ndarray,
 ) -> dict[str, Any]:
     """What simulated people see in the pixels, and would see in the re-rendered truth.
 
-    The truth changes the cause alone, image by image, by as much as moves the judge by the dose.
+    ``frame`` holds every stimulus; ``treated`` (n, d, h, w, 3) the first direction's edits of ``images``.
     """
     study = context.study
-    assert study.world is not None and study.survey is not None
-    reader = Predictor.load(reader_folder)
-    reads = study.survey.respondents.reads if study.survey.respondents else study.world.cause
-    column, cause = reader.names.index(reads), worlds.FACTORS.index(study.world.cause)
-    pictures = np.stack(list(frame["picture"]))
+    assert study.world is not None
+    respondents = study.survey.respondents if study.survey else None
+    column = reader.names.index(respondents.reads if respondents else study.world.cause)
     row_of = {key: k for k, key in enumerate(data.key)}
+    pictures = np.stack(list(frame["picture"]))
     base = data.images[[row_of[key] for key in frame["image"]]]
-    every = reader.read(pictures)
     distance = np.sqrt(((pictures.astype(float) - base) ** 2).mean((1, 2, 3)))
     table = frame[["stimulus", "image", "direction", "arm", "draw", "dose", "passed"]].assign(
-        reading=every[:, column], mark=distance / max(distance[frame["arm"] == "treated"].std(), 1e-9)
+        reading=reader.read(pictures)[:, column],
+        mark=distance / max(distance[frame["arm"] == "treated"].std(), 1e-9),
     )
 
-    images = list(dict.fromkeys(frame["image"]))
+    doses = np.array(study.doses.grid)
+    n, d = treated.shape[:2]
     own = data.factors.loc[[row_of[key] for key in images], list(worlds.FACTORS)].to_numpy(float)
+    truth = _rerendered(own, worlds.FACTORS.index(study.world.cause), doses, judge, data.images.shape[1])
+    seen = reader.read(truth.reshape(n * d, *truth.shape[2:]))[:, column].reshape(n, d)
+    read = reader.read(treated.reshape(n * d, *treated.shape[2:])).reshape(n, d, -1)
+    ends = doses != 0
+    unedited = treated[:, doses == 0].astype(float)
+    off = np.abs(treated[:, ends] - truth[:, ends].astype(float)).mean()
+    wide = pd.DataFrame({"image": np.repeat(images, d), "dose": np.tile(doses, n), "reading": seen.ravel()})
+    return {
+        "readings": context.files.put(_parquet(table)),
+        "truth_readings": context.files.put(_parquet(wide)),
+        "factor_slopes": dict(zip(reader.names, map(float, _mean_slope(read, doses)), strict=True)),
+        "truth_factor_slope": float(_mean_slope(seen[:, :, None], doses)[0]),
+        "truth_distance": float(off / np.abs(unedited - truth[:, ends]).mean()),
+    }
+
+
+def _rerendered(own: np.ndarray, cause: int, doses: np.ndarray, judge: Predictor, size: int) -> np.ndarray:
+    """The true counterfactuals (n, d, h, w, 3) of faces with factors ``own`` (n, k).
+
+    The cause alone changes, image by image, by as much as moves the judge by the dose.
+    """
+    n, k = own.shape
     shifts = np.linspace(-4, 4, 33)
     moved = np.repeat(own[:, None], len(shifts), 1)
     moved[:, :, cause] += shifts
-    size = data.images.shape[1]
-    response = judge.read(worlds.render(moved.reshape(-1, own.shape[1]), size))[:, 0].reshape(len(images), -1)
+    response = judge.read(worlds.render(moved.reshape(-1, k), size))[:, 0].reshape(n, -1)
     response -= response[:, [len(shifts) // 2]]
-    if np.median(np.polyfit(shifts, response.T, 1)[0]) < 0:
-        shifts = -shifts  # a cause that lowers the outcome
-    change = np.stack([np.interp(doses, np.maximum.accumulate(row), shifts) for row in response])
+    if np.median(np.polyfit(shifts, response.T, 1)[0]) < 0:  # a cause that lowers the outcome
+        shifts, response = shifts[::-1], response[:, ::-1]
     truth = np.repeat(own[:, None], len(doses), 1)
-    truth[:, :, cause] += change
-    rendered = worlds.render(truth.reshape(-1, own.shape[1]), size)
-    seen = reader.read(rendered)[:, column].reshape(len(images), len(doses))
+    truth[:, :, cause] += [np.interp(doses, np.maximum.accumulate(row), shifts) for row in response]
+    return worlds.render(truth.reshape(-1, k), size).reshape(n, len(doses), size, size, 3)
 
-    treated = frame[frame["arm"].isin(["treated", "null"])].assign(
-        row=range(int(frame["arm"].isin(["treated", "null"]).sum()))
-    )
-    positions = np.flatnonzero(frame["arm"].isin(["treated", "null"]).to_numpy())
-    cube = every[positions][
-        [treated.set_index(["image", "dose"])["row"][(image, dose)] for image in images for dose in doses]
-    ].reshape(len(images), len(doses), -1)
-    slopes = np.einsum("ndk,d->k", cube, doses) / (doses @ doses) / len(images)
-    edited = np.stack(list(frame["picture"].iloc[positions]))[
-        [treated.set_index(["image", "dose"])["row"][(image, dose)] for image in images for dose in doses]
-    ].reshape(len(images), len(doses), *pictures.shape[1:])
-    ends = np.flatnonzero(doses != 0)
-    goal = rendered.reshape(edited.shape).astype(float)
-    unedited = np.repeat(edited[:, [int(np.flatnonzero(doses == 0)[0])]], len(doses), 1).astype(float)
-    return {
-        "readings": context.files.put(_parquet(table)),
-        "truth_readings": context.files.put(
-            _parquet(
-                pd.DataFrame(
-                    {
-                        "image": np.repeat(images, len(doses)),
-                        "dose": np.tile(doses, len(images)),
-                        "reading": seen.ravel(),
-                    }
-                )
-            )
-        ),
-        "factor_slopes": dict(zip(reader.names, map(float, slopes), strict=True)),
-        "truth_factor_slope": float(((seen - seen[:, doses == 0]) @ doses / (doses @ doses)).mean()),
-        "truth_distance": float(
-            np.abs(edited - goal)[:, ends].mean() / np.abs(unedited - goal)[:, ends].mean()
-        ),
-    }
+
+def _mean_slope(reading: np.ndarray, doses: np.ndarray) -> np.ndarray:
+    """Mean over images of the dose slope through dose 0, (k,), of readings (n, d, k)."""
+    change = reading - reading[:, doses == 0]
+    return np.einsum("ndk,d->k", change, doses) / (doses @ doses) / len(reading)
 
 
 def _parquet(table: pd.DataFrame) -> bytes:
