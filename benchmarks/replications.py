@@ -2,7 +2,7 @@
 
     python benchmarks/replications.py STUDY.yaml --workspace DIR [--replications 200] [--indifferent]
 
-The study must have been run in DIR (the demo leaves its study as DIR/demo.yaml): its stimuli and the reader's readings of them are reused, new simulated people
+The study must have been run in DIR up to its gate (the demo leaves its study as DIR/demo.yaml): its stimuli and the reader's readings of them are reused, new simulated people
 answer each time. Prints one JSON object: how often the 95% interval of the treated slope, and of treated minus
 sham, covers the truth (what these people would answer to re-rendered counterfactuals), and how often each
 hypothesis is claimed, with Wilson's 95% Monte Carlo intervals. With ``--indifferent`` nobody's answers depend on
@@ -27,7 +27,7 @@ from contrafact import settings, study
 from contrafact.run.state import stages_of
 from contrafact.stats.dose import Test, analyse
 from contrafact.store.files import Files
-from contrafact.study import LoadedStudy
+from contrafact.study.schema import Study
 from contrafact.survey import design, exclusions, respondents
 
 
@@ -35,7 +35,6 @@ def replicate(
     number: int, loaded: LoadedStudy, stimuli: pd.DataFrame, indifferent: bool
 ) -> list[dict[str, Any]]:
     """Statements of one replication: new people, new lists, the same pictures."""
-    plan = loaded.study
     assert plan.survey is not None and plan.survey.respondents is not None
     survey, question = plan.survey, plan.survey.questions[0]
     people = respondents.in_world(plan.survey.respondents, plan.world)
@@ -68,6 +67,18 @@ def replicate(
     ]
 
 
+def true_slope(plan: Study, files: Files, sha256: str) -> float:
+    """What these people's answers change per SD of dose where the renderer moved the cause alone."""
+    assert plan.survey is not None and plan.survey.respondents is not None
+    seen = pd.read_parquet(io.BytesIO(files.get(sha256))).pivot_table(
+        index="image", columns="dose", values="reading"
+    )
+    people = respondents.in_world(plan.survey.respondents, plan.world)
+    return respondents.expected_slope(
+        seen.to_numpy(), seen.columns.to_numpy(float), people, attention=plan.survey.attention_trials
+    )
+
+
 def share(hits: int, n: int) -> dict[str, float]:
     low, high = proportion_confint(hits, n, method="wilson")
     return {"share": hits / n, "low": float(low), "high": float(high), "n": n}
@@ -92,10 +103,10 @@ def main() -> None:
     files = Files(place.files_url)
     stimuli = pd.read_parquet(io.BytesIO(files.get(facts["gate"]["readings"])))
     stimuli = stimuli[stimuli["passed"]].reset_index(drop=True)
-    truth = 0.0 if asked.indifferent else facts["analyse"]["truth"]
+    truth = 0.0 if asked.indifferent else true_slope(loaded.study, files, facts["gate"]["truth_readings"])
 
     began = time.perf_counter()
-    work = partial(replicate, loaded=loaded, stimuli=stimuli, indifferent=asked.indifferent)
+    work = partial(replicate, plan=loaded.study, stimuli=stimuli, indifferent=asked.indifferent)
     with ProcessPoolExecutor(asked.processes) as pool:
         found = list(pool.map(work, range(1, asked.replications + 1), chunksize=5))
     rows = pd.DataFrame([row for one in found for row in one])

@@ -31,12 +31,15 @@ def run(context: Context) -> dict[str, Any]:
         name: context.files.get_folder(sha, context.folder / name)
         for name, sha in {
             **upstream["predict"]["files"],
-            "guide": upstream["finetune"]["guide"],
+            "steering": upstream["finetune"]["guide"],
             "denoiser": upstream["finetune"]["denoiser"],
         }.items()
-        if name in ("guide", "probe_guide", "denoiser")
+        if name in ("guide", "steering", "probe_guide", "denoiser")
     }
-    guide, denoiser = Predictor.load(opened["guide"]), open_denoiser(opened["denoiser"])
+    # One guide reads photographs: levels, conditions and reached doses. The other, trained on with denoised images,
+    # steers on clean estimates.
+    guide, steering = Predictor.load(opened["guide"]), Predictor.load(opened["steering"])
+    denoiser = open_denoiser(opened["denoiser"])
     probes = Predictor.load(opened["probe_guide"]) if "probe_guide" in opened else None
     conditions = upstream["finetune"]["conditions"]
     doses = np.array(study.doses.grid)
@@ -65,7 +68,9 @@ def run(context: Context) -> dict[str, Any]:
         "null_error": {},
     }
 
-    context.log_params({"doses": study.doses.grid, **study.arms.model_dump(), "in_support": int(inside.sum())})
+    context.log_params(
+        {"doses": study.doses.grid, **study.arms.model_dump(), "in_support": int(inside.sum())}
+    )
     records = {image.key: image for image in context.store.images(context.study_id, split="stimuli")}
     for name, direction in study.directions.items():
         direction_id = context.store.put_direction(
@@ -86,6 +91,7 @@ def run(context: Context) -> dict[str, Any]:
                 direction,
                 denoiser,
                 guide,
+                steering,
                 hold,
                 permuted,
                 pixels,
@@ -136,6 +142,7 @@ def _edits(
     direction: schema.Direction,
     denoiser: Any,
     guide: Predictor,
+    steering: Predictor,
     hold: list[Reader],
     permuted: Predictor | None,
     pixels: np.ndarray,
@@ -148,6 +155,9 @@ def _edits(
 
     def outcome(x: torch.Tensor) -> torch.Tensor:
         return guide.score(x)[:, 0]
+
+    def steer(x: torch.Tensor) -> torch.Tensor:
+        return steering.score(x)[:, 0]
 
     noise = None
     if options.inversion == "edit_friendly":
@@ -167,7 +177,7 @@ def _edits(
     )
     target = torch.from_numpy(np.tile(reach.astype(np.float32), (len(keys), 1)))
     follow: Direction = (
-        ConditionShift() if direction.kind == "condition" else Guidance(outcome, hold, options.trust_radius)
+        ConditionShift() if direction.kind == "condition" else Guidance(steer, hold, options.trust_radius)
     )
     treated = edit(
         denoiser,
@@ -186,7 +196,7 @@ def _edits(
         pictures = torch.stack(
             [torch.from_numpy(seeds.normal(denoiser.shape, study.seed, "sham", key)) for key in keys]
         )
-        away = arms.sham(pictures, [outcome, *hold])
+        away = arms.sham(pictures, [steer, *hold])
         results["sham"] = (
             numbers % 2**31,
             arms.matched(denoiser, path, away, treated, signs, mask_quantile=options.mask_quantile),
