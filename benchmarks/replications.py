@@ -31,9 +31,7 @@ from contrafact.study.schema import Study
 from contrafact.survey import design, exclusions, respondents
 
 
-def replicate(
-    number: int, loaded: LoadedStudy, stimuli: pd.DataFrame, indifferent: bool
-) -> list[dict[str, Any]]:
+def replicate(number: int, plan: Study, stimuli: pd.DataFrame, indifferent: bool) -> list[dict[str, Any]]:
     """Statements of one replication: new people, new lists, the same pictures."""
     assert plan.survey is not None and plan.survey.respondents is not None
     survey, question = plan.survey, plan.survey.questions[0]
