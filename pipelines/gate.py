@@ -295,9 +295,11 @@ def _read_by_respondents(
     doses = np.array(study.doses.grid)
     n, d = treated.shape[:2]
     own = data.factors.loc[[row_of[key] for key in images], list(worlds.FACTORS)].to_numpy(float)
-    truth = _rerendered(own, worlds.FACTORS.index(study.world.cause), doses, judge, data.images.shape[1])
-    seen = reader.read(truth.reshape(n * d, *truth.shape[2:]))[:, column].reshape(n, d)
-    read = reader.read(treated.reshape(n * d, *treated.shape[2:])).reshape(n, d, -1)
+    size, flat = treated.shape[2], treated.reshape(n * d, *treated.shape[2:])
+    judged = judge.read(flat)[:, 0].reshape(n, d)
+    truth = _rerendered(own, worlds.FACTORS.index(study.world.cause), judged - judged[:, doses == 0], judge, size)
+    seen = reader.read(truth.reshape(flat.shape))[:, column].reshape(n, d)
+    read = reader.read(flat).reshape(n, d, -1)
     ends = doses != 0
     unedited = treated[:, doses == 0].astype(float)
     off = np.abs(treated[:, ends] - truth[:, ends].astype(float)).mean()
@@ -311,12 +313,13 @@ def _read_by_respondents(
     }
 
 
-def _rerendered(own: np.ndarray, cause: int, doses: np.ndarray, judge: Predictor, size: int) -> np.ndarray:
+def _rerendered(own: np.ndarray, cause: int, moves: np.ndarray, judge: Predictor, size: int) -> np.ndarray:
     """The true counterfactuals (n, d, h, w, 3) of faces with factors ``own`` (n, k).
 
-    The cause alone changes, image by image, by as much as moves the judge by the dose.
+    The cause alone changes, image by image, by as much as moves the judge by ``moves`` (n, d): the yardstick of a
+    stimulus is the picture that this same instrument finds as far away.
     """
-    n, k = own.shape
+    (n, k), d = own.shape, moves.shape[1]
     shifts = np.linspace(-4, 4, 33)
     moved = np.repeat(own[:, None], len(shifts), 1)
     moved[:, :, cause] += shifts
@@ -324,9 +327,11 @@ def _rerendered(own: np.ndarray, cause: int, doses: np.ndarray, judge: Predictor
     response -= response[:, [len(shifts) // 2]]
     if np.median(np.polyfit(shifts, response.T, 1)[0]) < 0:  # a cause that lowers the outcome
         shifts, response = shifts[::-1], response[:, ::-1]
-    truth = np.repeat(own[:, None], len(doses), 1)
-    truth[:, :, cause] += [np.interp(doses, np.maximum.accumulate(row), shifts) for row in response]
-    return worlds.render(truth.reshape(-1, k), size).reshape(n, len(doses), size, size, 3)
+    truth = np.repeat(own[:, None], d, 1)
+    truth[:, :, cause] += [
+        np.interp(move, np.maximum.accumulate(row), shifts) for move, row in zip(moves, response, strict=True)
+    ]
+    return worlds.render(truth.reshape(-1, k), size).reshape(n, d, size, size, 3)
 
 
 def _mean_slope(reading: np.ndarray, doses: np.ndarray) -> np.ndarray:

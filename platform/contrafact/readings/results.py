@@ -391,8 +391,8 @@ def _truth(found: Facts, statements: Sequence[Statement]) -> str | None:
         return None
     tested = next((s for s in statements if s.arm == "treated-sham" and s.component == "odd"), None)
     opening = (
-        f"In this rendered world the truth is known: re-rendering the cause alone moves these simulated respondents by "
-        f"{number(truth)} rating points per SD of dose."
+        "In this rendered world the truth is known: re-rendering the cause alone, by as much as moves the judge like the "
+        f"stimuli do, moves these simulated respondents by {number(truth)} rating points per SD of dose."
     )
     if tested is None or not math.isfinite(tested.low):
         return opening
