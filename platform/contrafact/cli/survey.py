@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from contrafact.settings import Settings
     from contrafact.store import Store
     from contrafact.study import LoadedStudy
+    from contrafact.survey.formats import Fate
 
 
 def register(app: typer.Typer) -> None:
@@ -40,24 +41,48 @@ def register(app: typer.Typer) -> None:
 
     @verbs.command(name="import")
     def import_(
-        file: StudyFile,
-        answers: Annotated[list[Path], typer.Argument(metavar="ANSWERS...", help="Files of answers (CSV).")],
+        files: Annotated[
+            list[Path],
+            typer.Argument(metavar="[STUDY] FILE...", help="The study file, if there is one, and files of answers."),
+        ],
+        format: Annotated[str, typer.Option(help="auto, or the name of a format (docs/formats.md).")] = "auto",
+        columns: Annotated[
+            Path | None, typer.Option(metavar="YAML", help="Which columns say what, for tables of other tools.")
+        ] = None,
+        correct: Annotated[
+            bool, typer.Option("--correct", help="Answers that differ take the place of those imported before.")
+        ] = False,
+        to: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="Write the one long table (.csv or .parquet); no study.")
+        ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row and write nothing.")] = False,
         workspace: Workspace = None,
         as_json: Json = False,
     ) -> None:
-        """Takes in answers, all rows or none; a file that was imported before adds nothing."""
+        """Takes in answers of any panel or survey tool, all rows or none, and tells the fate of every row."""
+        from contrafact.errors import UserError
         from contrafact.survey import fielding
+        from contrafact.survey.formats import load_mapping
 
-        with _opened(file) as (loaded, store, study_id, _):
-            fates = fielding.import_answers(store, study_id, loaded.study, answers, dry_run=dry_run)
-        told = [
-            f"{name}: {fate.rows} rows, {fate.accepted} {'would be ' if dry_run else ''}taken in, {fate.duplicates} there "
-            f"already, {fate.unanswered} unanswered, {fate.unmatched} of no assignment here"
-            for name, fate in fates.items()
-        ]
-        then = f"contrafact survey import {file} ..." if dry_run else f"contrafact run {file}"
-        result = {"files": {name: fate.facts() for name, fate in fates.items()}, "dry_run": dry_run, "next": then}
+        studies = [file for file in files if file.suffix.lower() in (".yaml", ".yml")]
+        answers = [file for file in files if file not in studies]
+        if len(studies) > 1 or not answers:
+            raise UserError("Name one study file at most, and at least one file of answers.")
+        mapping = load_mapping(columns) if columns else None
+        if studies:
+            if to:
+                raise UserError("The long table is for files without a study.", hint="Leave out --to, or the study.")
+            with _opened(studies[0]) as (loaded, store, study_id, _):
+                fates = fielding.import_answers(
+                    store, study_id, loaded.study, answers, dry_run=dry_run, format=format, columns=mapping, correct=correct
+                )
+            then = f"contrafact survey import {studies[0]} ..." if dry_run else f"contrafact run {studies[0]}"
+        else:
+            fates = fielding.read_alone(answers, None if dry_run else to, format=format, columns=mapping)
+            then = f"contrafact survey import STUDY {answers[0]}"
+        total = _total(fates)
+        result = {**total, "files": {name: fate.facts() for name, fate in fates.items()}, "dry_run": dry_run, "next": then}
+        told = [_told(name, fate, dry_run or not studies) for name, fate in fates.items()]
         answer(result, as_json=as_json, text="\n".join(told), then=then)
 
     @verbs.command()
@@ -100,6 +125,40 @@ def register(app: typer.Typer) -> None:
             text=f"{people} simulated people gave {len(rows)} answers, in {to}.",
             then=then,
         )
+
+
+def _total(fates: Mapping[str, Fate]) -> dict[str, object]:
+    """The fate of all files together; people of several files are counted once a file."""
+    facts = [fate.facts() for fate in fates.values()]
+    total: dict[str, object] = {}
+    for name, first in facts[0].items():
+        values: list[Any] = [fact[name] for fact in facts]
+        if name == "format":
+            total[name] = first if len(set(values)) == 1 else "several"
+        elif isinstance(first, list):
+            total[name] = list(dict.fromkeys(item for value in values for item in value))
+        else:
+            total[name] = sum(values)
+    return total
+
+
+def _told(name: str, fate: Fate, only_read: bool) -> str:
+    """The fate of one file as a person reads it: what is zero is not told."""
+    parts = [f"{fate.accepted} {'are good' if only_read else 'taken in'}"]
+    parts += [
+        f"{count} {word}"
+        for count, word in (
+            (fate.duplicates, "there already"), (fate.corrected, "corrected"), (fate.previews, "previews"),
+            (fate.unfinished, "unfinished"), (fate.unanswered, "unanswered"), (fate.unmatched, "of no assignment here"),
+            (fate.invalid, "that cannot be taken in"), (fate.excluded, "of people whom the frozen rules leave out"),
+        )
+        if count
+    ]  # fmt: skip
+    lines = [f"{name}: {fate.format}, {fate.rows} rows of {fate.participants} people: {', '.join(parts)}"]
+    if fate.dropped_columns:
+        lines.append(f"  dropped at the door: {', '.join(fate.dropped_columns)}")
+    lines += [f"  {sentence}" for sentence in (*fate.warnings, *fate.problems[:10])]
+    return "\n".join(lines)
 
 
 @contextmanager

@@ -644,11 +644,13 @@ class Store:
         )  # fmt: skip
         return self._table(query, ("value", "response_ms"), ())
 
-    def put_answers(self, study_id: int, name: str, answers: pd.DataFrame, *, simulated: bool) -> int:
+    def put_answers(
+        self, study_id: int, name: str, answers: pd.DataFrame, *, simulated: bool, correct: bool = False
+    ) -> int:
         """Writes answers, with the columns of ``answers``, and their participants; returns how many are new.
 
-        The same value twice is fine. Raises UserError, and writes nothing, where another value is there already,
-        where a list belongs to somebody else, where nothing of the kind was asked, or where simulated answers
+        The same value twice is fine; another value takes the place of the first if ``correct``, and the audit says
+        so. Raises UserError, and writes nothing, where another value is there already and is not to be corrected, where a list belongs to somebody else, where nothing of the kind was asked, or where simulated answers
         would be mixed with those of people.
         """
         with self._write() as session:
@@ -660,7 +662,7 @@ class Store:
                     f"The batch '{name}' is for {'simulated respondents' if batch.simulated else 'people'}.",
                     hint="Answers of people and simulated answers are never pooled.",
                 )
-            return _put_answers(session, batch, answers)
+            return _put_answers(session, batch, answers, correct)
 
     def put_exclusions(self, study_id: int, name: str, exclusions: pd.DataFrame) -> None:
         """Replaces the exclusions of a batch: ``pid_hash``, ``rule``, ``detail``. Nothing is deleted but the marks."""
@@ -958,7 +960,7 @@ def _put_lists(session: Session, batch_id: int, lists: Mapping[int, ListRow]) ->
         session.execute(insert(m.TrialStimulus), shown)
 
 
-def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame) -> int:
+def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame, correct: bool) -> int:
     assignments = {
         row.list_number: row
         for row in session.scalars(select(m.Assignment).where(m.Assignment.batch_id == batch.id))
@@ -980,6 +982,7 @@ def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame) -> int
             select(m.Question.name, m.Question.id).where(m.Question.study_id == batch.study_id)
         ).all()
     )
+    corrected: list[dict[str, Any]] = []
     known: dict[tuple[int, int], float] = {
         (trial_id, question_id): math.nan if value is None else value
         for trial_id, question_id, value in session.execute(
@@ -1014,7 +1017,15 @@ def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame) -> int
             new.append({
                 "trial_id": trial_id, "question_id": key[1], "value": value, "response_ms": float(response_ms), "at": at,
             })  # fmt: skip
-        elif known[key] != value and not (math.isnan(known[key]) and math.isnan(value)):
+        elif known[key] == value or (math.isnan(known[key]) and math.isnan(value)):
+            continue
+        elif correct:
+            rating = (m.Rating.trial_id == trial_id, m.Rating.question_id == key[1])
+            session.execute(update(m.Rating).where(*rating).values(value=value, response_ms=float(response_ms)))
+            corrected.append({
+                "list": int(number), "position": int(position), "question": question, "before": known[key], "after": value,
+            })  # fmt: skip
+        else:
             raise UserError(
                 f"List {number}, position {position + 1}, '{question}': {value:g} here, but {known[key]:g} is in the "
                 "store for the same answer.",
@@ -1022,6 +1033,9 @@ def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame) -> int
             )
     if new:
         session.execute(insert(m.Rating), new)
+    if corrected:
+        detail = {"batch": batch.name, "answers": corrected}
+        session.add(m.Audit(study_id=batch.study_id, actor="import", action="correction", detail=detail, at=at))
     answered = {trial_id for trial_id, _ in known}
     for assignment in assignments.values():
         if assignment.id in begun and all(

@@ -11,55 +11,37 @@ stimulus, and participants' ids are hashed with the same salt before anything is
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import hmac
-import io
 import math
+import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from contrafact.errors import UserError, nearest
+from contrafact.errors import UserError
 from contrafact.study.schema import Question
+from contrafact.survey.formats.guard import guarded
+from contrafact.survey.formats.reading import Fate, Reading
+from contrafact.survey.formats.rows import Answer, Row
 
 ANSWER_COLUMNS = ("assignment", "position", "question", "value", "response_ms", "participant")
-REQUIRED = ("assignment", "position", "question", "value")
+EARLIER = "an earlier import"
 ATTENTION = "attention"  # the question that an attention trial asks, on 0 to 100
 SCALES = {"vas": (0.0, 100.0), "likert7": (1.0, 7.0)}
 LONGEST_MS = 24 * 3600 * 1000
-MAX_BYTES = 200_000_000
-FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"
+_NUMBERED = re.compile(rf"{ATTENTION}_(\d{{1,2}})$")
 
 
 def keyed(salt: bytes, *labels: object, length: int = 64) -> str:
     """HMAC-SHA256 of the labels under the study's salt, as hex digits."""
     text = "\x1f".join(map(str, labels))
     return hmac.new(salt, text.encode(), hashlib.sha256).hexdigest()[:length]
-
-
-def guarded(cell: object) -> object:
-    """Text that a spreadsheet would run as a formula, made harmless by a leading apostrophe."""
-    if not isinstance(cell, str) or _number(cell):
-        return cell
-    start = cell.lstrip("' ")[:1]  # an apostrophe of the text's own must not be taken for the guard
-    return "'" + cell if start and start in FORMULA_STARTS else cell
-
-
-def unguarded(cell: str) -> str:
-    """The text as it was before ``guarded``."""
-    return cell[1:] if cell[:1] == "'" and guarded(cell[1:]) == cell else cell
-
-
-def _number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def asked(trials: pd.DataFrame, questions: Sequence[Question]) -> pd.DataFrame:
@@ -157,67 +139,36 @@ Fill in a copy of answers_template.csv. Comma, semicolon or tab, UTF-8.
 """
 
 
-@dataclass(frozen=True)
-class Fate:
-    """What became of the rows of an answers file; the counts add up to ``rows``.
-
-    ``unanswered`` have an empty value, ``duplicates`` repeat a row that is there already, ``unmatched`` name an
-    assignment that is not of this batch, ``invalid`` break a rule. ``problems`` are sentences with row and column.
-    """
-
-    rows: int
-    accepted: int
-    duplicates: int
-    unanswered: int
-    unmatched: int
-    invalid: int
-    problems: tuple[str, ...] = field(default=())
-
-    def facts(self) -> dict[str, object]:
-        return {**asdict(self), "problems": list(self.problems)}
-
-    def refuse_invalid(self, name: str) -> None:
-        """Raise UserError with the first problems if any row is invalid."""
-        if self.invalid:
-            told = "\n".join(f"- {problem}" for problem in self.problems[:20])
-            more = f"\n- and {len(self.problems) - 20} more" if len(self.problems) > 20 else ""
-            raise UserError(
-                f"{name}: {self.invalid} of {self.rows} rows cannot be taken in:\n{told}{more}",
-                hint="Nothing was written. Mend these rows and import the file again.",
-            )
-
-
-def read_answers(path: Path, expected: pd.DataFrame, salt: bytes) -> tuple[pd.DataFrame, Fate]:
-    """The answers of a file, checked against what was asked.
+def read_answers(
+    reading: Reading, expected: pd.DataFrame, salt: bytes, *, correct: bool = False
+) -> tuple[pd.DataFrame, Fate, Counter[str]]:
+    """The answers of a file of any format, checked against what was asked.
 
     ``expected`` is ``asked(...)`` of the batch, with ``value`` and ``pid_hash`` where answers are known already (NaN
-    and None elsewhere), so that a file may be imported twice. Returns the new answers (``assignment``, ``position``
-    from 0, ``question``, ``value``, ``response_ms`` NaN where not given, ``pid_hash``) and the fate of every row. Raw
-    participant ids do not leave this function. Raises UserError where the file as a whole cannot be read.
+    and None elsewhere), so that a file may be imported twice. An answer that differs from a known one is invalid,
+    unless ``correct``. Returns the new answers (``assignment``, ``position`` from 0, ``question``, ``value``,
+    ``response_ms`` NaN where not given, ``pid_hash``, ``corrected``), the fate of every row, and how many rows each
+    person (by hash) has. Raw participant ids do not leave this function. Raises UserError where the file as a whole cannot be read.
     """
-    header, rows = _table(path)
-    ledger = _Ledger(expected, salt)
-    accepted: list[dict[str, object]] = []
-    problems: list[str] = []
-    count = {"duplicates": 0, "unanswered": 0, "unmatched": 0, "invalid": 0}
-    for number, cells in rows:
+    ledger = _Ledger(expected, salt, correct)
+    accepted: list[dict[str, Any]] = []
+    for row in reading.rows():
         try:
-            if len(cells) != len(header):
-                raise _Bad(f"all columns: {len(cells)} cells where the header has {len(header)}")
-            fate, answer = ledger.judge(number, dict(zip(header, cells, strict=True)))
+            fate, answers = ledger.judge(row)
+            if row.problem:
+                raise _Bad(row.problem)
         except _Bad as bad:
-            problems.append(f"row {number}, {bad}")
-            count["invalid"] += 1
+            reading.complain(row, str(bad))
+            reading.settle(row, "invalid")
             continue
-        if fate == "unmatched":
-            problems.append(f"row {number}, assignment: '{cells[header.index('assignment')][:40]}' is not of this batch")
-        if answer is None:
-            count[fate] += 1
-        else:
-            accepted.append(answer)
-    columns = ["assignment", "position", "question", "value", "response_ms", "pid_hash"]
-    fates = Fate(rows=len(rows), accepted=len(accepted), problems=tuple(problems), **count)
-    return pd.DataFrame(accepted, columns=columns), fates
+        if fate == "unmatched" and (code := next((a.assignment for a in row.answers if a.assignment), "")):
+            reading.complain(row, f"assignment: '{code[:40]}' is not of this batch")
+        if fate == "corrected":
+            reading.complain(row, f"value: {answers[0]['value']:g} takes the place of an earlier answer")
+        reading.settle(row, fate, len(answers))
+        accepted += answers
+    columns = ["assignment", "position", "question", "value", "response_ms", "pid_hash", "corrected"]
+    return pd.DataFrame(accepted, columns=columns), reading.fate, ledger.rows_of
 
 
 class _Bad(Exception):
@@ -227,53 +178,92 @@ class _Bad(Exception):
 class _Ledger:
     """What was asked, what is answered already, and whose each assignment is."""
 
-    def __init__(self, expected: pd.DataFrame, salt: bytes) -> None:
-        self.salt = salt
+    def __init__(self, expected: pd.DataFrame, salt: bytes, correct: bool) -> None:
+        self.salt, self.correct = salt, correct
         self.scale: dict[tuple[str, int, str], str] = {}
         self.known: dict[tuple[str, int, str], tuple[str, float]] = {}
         self.owner: dict[str, str] = {}
+        self.attention: dict[str, list[int]] = {}
+        self.rows_of: Counter[str] = Counter()
         for row in expected.to_dict("records"):
             key = (str(row["assignment"]), int(row["position"]), str(row["question"]))
             self.scale[key] = str(row["scale"])
+            if key[2] == ATTENTION:
+                self.attention.setdefault(key[0], []).append(key[1])
             if not math.isnan(row.get("value", math.nan)):
-                self.known[key] = ("an earlier import", float(row["value"]))
+                self.known[key] = (EARLIER, float(row["value"]))
                 self.owner[key[0]] = str(row["pid_hash"])
         self.codes = {key[0] for key in self.scale}
         self.assignment_of = {pid: code for code, pid in self.owner.items()}
 
-    def judge(self, number: int, row: dict[str, str]) -> tuple[str, dict[str, object] | None]:
-        """The fate of one row, and its answer where it is a new one; raises _Bad where it is invalid."""
-        code = row["assignment"]
+    def judge(self, row: Row) -> tuple[str, list[dict[str, Any]]]:
+        """The fate of one row, and its answers that are new; raises _Bad where it is invalid.
+
+        A row of another tool may hold answers that the batch did not ask for (consent, age); they are passed over.
+        """
+        fates, new = set(), []
+        for answer in row.answers:
+            if answer.assignment and (answer.position or _NUMBERED.match(answer.question)):
+                fate, taken = self._one(row, answer)
+                fates.add(fate)
+                new += [taken] if taken else []
+        if row.participant:
+            pid = keyed(self.salt, "participant", row.participant)
+            self.rows_of[pid] += 1
+        if not fates:
+            known = row.participant and pid in self.assignment_of
+            return ("unanswered" if row.stay == "unanswered" else row.stay if row.stay == "unfinished" and known else
+                    "accepted" if known else "unmatched"), []  # fmt: skip
+        if row.stay == "unfinished" and fates != {"unmatched"}:
+            return "unfinished", new
+        order = ("corrected", "accepted", "duplicates", "unanswered", "unmatched")
+        return next(fate for fate in order if fate in fates), new
+
+    def _one(self, row: Row, answer: Answer) -> tuple[str, dict[str, Any] | None]:
+        code = answer.assignment
         if code not in self.codes:
             return "unmatched", None
-        if not row["value"]:
+        if not answer.text:
             return "unanswered", None
-        position, question = _whole_number(row["position"], "position") - 1, row["question"]
+        position, question = self._place(answer)
         key = (code, position, question)
         if key not in self.scale:
             there = sorted({k[2] for k in self.scale if k[:2] == (code, position)})
             if not there:
                 raise _Bad(f"position: {position + 1} is not in this assignment")
             raise _Bad(f"question: '{question[:40]}' is not asked there, but {', '.join(there)}")
-        value = self._value(row["value"], self.scale[key])
-        response_ms = _decimal(row["response_ms"], "response_ms") if row.get("response_ms") else math.nan
+        value = self._value(answer.text, self.scale[key])
+        response_ms = _decimal(answer.response_ms, "response_ms") if answer.response_ms else math.nan
         if response_ms < 0 or response_ms > LONGEST_MS:
             raise _Bad(f"response_ms: {response_ms:g} is outside 0 to {LONGEST_MS}")
-        pid = self._person(code, row.get("participant", ""))
+        pid = self._person(code, row.participant)
+        fate = "accepted"
         if key in self.known:
             place, first = self.known[key]
             if first == value:
                 return "duplicates", None
-            raise _Bad(f"value: {value:g} here, but {first:g} in {place}, for the same answer")
-        self.known[key] = (f"row {number}", value)
-        return "accepted", {
+            if place != EARLIER or not self.correct:
+                raise _Bad(f"value: {value:g} here, but {first:g} in {place}, for the same answer")
+            fate = "corrected"
+        self.known[key] = (f"row {row.number}", value)
+        return fate, {
             "assignment": code,
             "position": position,
             "question": question,
             "value": value,
             "response_ms": response_ms,
             "pid_hash": pid,
+            "corrected": fate == "corrected",
         }
+
+    def _place(self, answer: Answer) -> tuple[int, str]:
+        """Position from 0 and question; tools that cannot place attention trials among the pictures number them."""
+        if not answer.position and (match := _NUMBERED.match(answer.question)):
+            places, number = self.attention.get(answer.assignment, []), int(match[1])
+            if not 1 <= number <= len(places):
+                raise _Bad(f"question: '{answer.question[:40]}' is not asked in this assignment")
+            return sorted(places)[number - 1], ATTENTION
+        return _whole_number(answer.position, "position") - 1, answer.question
 
     @staticmethod
     def _value(text: str, scale: str) -> float:
@@ -314,41 +304,3 @@ def _decimal(text: str, column: str) -> float:
         raise _Bad(f"{column}: '{text[:40]}' is not a number")
     return value
 
-
-def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header and numbered rows (the header is row 1) of a CSV in the forms that spreadsheets write."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    if len(raw) > MAX_BYTES:
-        raise UserError(f"{path} has {len(raw) / 1e6:.0f} MB; at most {MAX_BYTES / 1e6:.0f} are read.")
-    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}).", hint="Save it as CSV UTF-8.") from error
-    first = text.split("\n", 1)[0]
-    separator = max(",;\t", key=first.count)
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV file: {error}.") from error
-    if not lines:
-        raise UserError(f"{path} is empty.", hint=f"Its first row must be {','.join(ANSWER_COLUMNS)}.")
-    header = [unguarded(cell.strip()).lower() for cell in lines[0]]
-    for name in REQUIRED:
-        if name not in header:
-            close = nearest(name, header)
-            raise UserError(
-                f"{path}, row 1: the column '{name}' is missing" + (f" ('{close}' is there)." if close else "."),
-                hint=f"The columns are {', '.join(ANSWER_COLUMNS)}.",
-            )
-    if repeated := [name for name in ANSWER_COLUMNS if header.count(name) > 1]:
-        raise UserError(f"{path}, row 1: the column '{repeated[0]}' stands there twice.")
-    rows = [
-        (number, [unguarded(cell.strip()) for cell in cells])
-        for number, cells in enumerate(lines[1:], start=2)
-        if any(cell.strip() for cell in cells)
-    ]
-    return header, rows

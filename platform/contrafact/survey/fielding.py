@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,6 +19,7 @@ from contrafact.errors import UserError
 from contrafact.study import LoadedStudy, refuse_changes, registration_payload
 from contrafact.study.schema import Question, Study
 from contrafact.survey import batch, design, exclusions, respondents
+from contrafact.survey.formats import Fate, Mapped, Reading, alone, long_table
 
 NATURAL_KEY = ["image", "direction", "arm", "draw", "dose"]
 
@@ -48,9 +50,11 @@ class Ground(Protocol):
     def answers(self, study_id: int, name: str) -> pd.DataFrame:
         """``list``, ``position``, ``question``, ``value``, ``response_ms``, ``pid_hash`` of a batch."""
 
-    def put_answers(self, study_id: int, name: str, answers: pd.DataFrame, *, simulated: bool) -> int:
+    def put_answers(
+        self, study_id: int, name: str, answers: pd.DataFrame, *, simulated: bool, correct: bool = False
+    ) -> int:
         """Writes rows as ``answers`` gives them, in one transaction, with their participants; the same value twice is
-        fine, another one is refused. Returns how many are new."""
+        fine, another one is refused, or takes the place of the first if ``correct``. Returns how many are new."""
 
     def put_exclusions(self, study_id: int, name: str, exclusions: pd.DataFrame) -> None:
         """Replaces the batch's exclusions: ``pid_hash``, ``rule``, ``detail``."""
@@ -159,25 +163,57 @@ def import_answers(
     simulated: bool = False,
     dry_run: bool = False,
     name: str | None = None,
-) -> dict[str, batch.Fate]:
-    """Takes in answers files, all or none; returns the fate of every row by file.
+    format: str = "auto",
+    columns: Mapped | None = None,
+    correct: bool = False,
+) -> dict[str, Fate]:
+    """Takes in answers files of any format, all or none; returns the fate of every row by file.
 
-    Raises UserError, with the rows and columns named, where any row is invalid.
+    Raises UserError, with the rows and columns named, where any row is invalid; an answer that differs from the one
+    that is in the store is invalid unless ``correct``.
     """
     asked = expected(ground, study_id, study, name)
     salt, number_of = ground.salt(study_id), dict(zip(asked["assignment"], asked["list"], strict=True))
-    fates, accepted = {}, []
+    fates, accepted = [], []
     for path in paths:
-        answers, fate = batch.read_answers(path, asked, salt)
+        answers, fate, rows_of = batch.read_answers(Reading(path, format, columns), asked, salt, correct=correct)
         fate.refuse_invalid(str(path))
         answers = answers.assign(list=answers["assignment"].map(number_of).astype("int64"))
         asked = _with(asked, answers)
         accepted.append(answers)
-        fates[str(path)] = fate
+        fates.append((str(path), fate, rows_of))
+    left_out = _left_out(asked)
     if not dry_run and accepted:
-        columns = ["list", "position", "question", "value", "response_ms", "pid_hash"]
-        ground.put_answers(study_id, str(asked["batch"].iloc[0]), pd.concat(accepted)[columns], simulated=simulated)
+        rows = pd.concat(accepted)[["list", "position", "question", "value", "response_ms", "pid_hash"]]
+        ground.put_answers(study_id, str(asked["batch"].iloc[0]), rows, simulated=simulated, correct=correct)
+    return {path: replace(fate, excluded=sum(rows_of[pid] for pid in left_out)) for path, fate, rows_of in fates}
+
+
+def read_alone(
+    paths: Sequence[Path], to: Path | None = None, *, format: str = "auto", columns: Mapped | None = None
+) -> dict[str, Fate]:
+    """Reads files that belong to no study; returns the fate of every row by file.
+
+    ``to`` is the long table (``formats.LONG``) of all of them, Parquet or, with formulas made harmless, CSV; whole or
+    not at all. Participants are numbered in the order in which they come. Raises UserError where ``to`` is there
+    already, or a file cannot be read.
+    """
+    pseudonyms: dict[str, str] = {}
+    fates: dict[str, Fate] = {}
+    with long_table(to) as write:
+        for path in paths:
+            reading = Reading(path, format, columns)
+            for piece in alone(reading, pseudonyms):
+                write(piece)
+            fates[str(path)] = reading.fate
     return fates
+
+
+def _left_out(asked: pd.DataFrame) -> set[str]:
+    """Whom the frozen rules leave out, by the answers that are there."""
+    begun = asked.groupby("list")["pid_hash"].transform("first")
+    found = exclusions.excluded(asked.assign(participant=begun)[begun.notna()])
+    return set(found["participant"])
 
 
 def _with(asked: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
