@@ -118,7 +118,7 @@ def test_qualtrics_of_every_header_is_one_table(tmp_path, header_rows, words):
     assert fate.format == "qualtrics" and told(fate) == {"accepted": 1, "unfinished": 1, "previews": 1, "duplicates": 1}
     assert fate.participants == 2 and set(fate.dropped_columns) == {"IPAddress", "RecipientEmail", "PROLIFIC_PID"}
     first = table[table["participant"] == "p000001"]
-    assert first["question"].tolist() == ["trust", "trust", "mood"] and first["position"].tolist() == ["1", "2", ""]
+    assert first["question"].tolist() == ["trust", "trust", "mood"] and first["position"].tolist() == ["#1", "#2", ""]
     assert first["text"].tolist() == ["71", "38", "NA"], "what a person types is not missing"
     assert first["response_ms"].iloc[0] == 2250
     zone = "2026-03-02T16:25:40Z" if header_rows == 3 else "2026-03-02T09:25:40Z"

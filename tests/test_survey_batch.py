@@ -45,7 +45,8 @@ HEADER = "assignment,position,question,value,response_ms,participant\n"
 
 
 def test_what_goes_out_comes_back(tmp_path, trials, expected):
-    folder = batch.export(tmp_path / "out", trials, QUESTIONS, lambda key: f"png {key}".encode(), SALT, title="A study")
+    batch.export(tmp_path / "out", trials, QUESTIONS, lambda key: f"png {key}".encode(), SALT, title="A study")
+    folder = tmp_path / "out"
     template = pd.read_csv(folder / "answers_template.csv", dtype={"position": int})
     assert len(template) == len(expected) == 10
     rng = np.random.default_rng(1)
@@ -65,7 +66,8 @@ def test_what_goes_out_comes_back(tmp_path, trials, expected):
 
 
 def test_file_names_and_tables_tell_nothing_of_arm_or_dose(tmp_path, trials):
-    folder = batch.export(tmp_path / "out", trials, QUESTIONS, lambda key: str(key).encode(), SALT, title="A study")
+    batch.export(tmp_path / "out", trials, QUESTIONS, lambda key: str(key).encode(), SALT, title="A study")
+    folder = tmp_path / "out"
     text = (folder / "trials.csv").read_text() + " ".join(p.name for p in folder.rglob("*"))
     assert not any(word in text for word in ("treated", "sham", "1.5", "stimulus"))
     with (folder / "trials.csv").open(newline="") as lines:
@@ -81,7 +83,8 @@ def test_file_names_and_tables_tell_nothing_of_arm_or_dose(tmp_path, trials):
 
 
 def test_no_cell_is_a_formula(tmp_path, trials):
-    folder = batch.export(tmp_path / "out", trials, QUESTIONS, lambda key: b"", SALT, title="A study")
+    batch.export(tmp_path / "out", trials, QUESTIONS, lambda key: b"", SALT, title="A study")
+    folder = tmp_path / "out"
     for name in ("trials.csv", "answers_template.csv"):
         with (folder / name).open(newline="") as lines:
             cells = [cell for row in csv.reader(lines) for cell in row]
@@ -97,12 +100,14 @@ def test_the_guard_is_harmless_and_can_be_taken_off(text):
 
 
 def test_a_zip_holds_the_same_files(tmp_path, trials):
-    packed = batch.export(tmp_path / "out.zip", trials, QUESTIONS, lambda key: b"x", SALT, title="A study")
+    batch.export(tmp_path / "out.zip", trials, QUESTIONS, lambda key: b"x", SALT, title="A study")
+    packed = tmp_path / "out.zip"
     names = [name for name in zipfile.ZipFile(packed).namelist() if not name.endswith("/")]
     assert sorted(name.split("/")[-1] for name in names if "images" not in name) == [
         "answers_template.csv",
         "data_card.md",
         "trials.csv",
+        "trials.jsonl",
     ]
     assert sum("images/" in name for name in names) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.zip"], "nothing half-written is left"

@@ -26,6 +26,10 @@ def register(app: typer.Typer) -> None:
     def export(
         file: StudyFile,
         to: Annotated[Path, typer.Option(metavar="DIR", help="A new folder, or a new .zip file.")],
+        format: Annotated[str, typer.Option(help="csv, qualtrics, jspsych, surveyjs or label_studio.")] = "csv",
+        pictures: Annotated[
+            str, typer.Option(metavar="URL", help="Where the folder of pictures will be found; ends in a slash.")
+        ] = "",
         workspace: Workspace = None,
         as_json: Json = False,
     ) -> None:
@@ -35,9 +39,13 @@ def register(app: typer.Typer) -> None:
 
         with _opened(file) as (loaded, store, study_id, settings):
             files = Files(settings.files_url)
-            fielding.export_batch(store, files.get, study_id, loaded.study, to)
+            lost = fielding.export_batch(
+                store, files.get, study_id, loaded.study, to, format=format, pictures=pictures
+            )
         then = f"contrafact survey import {file} answers.csv"
-        answer({"batch": str(to), "next": then}, as_json=as_json, text=f"The batch is in {to}.", then=then)
+        told = "\n".join([f"The batch is in {to}.", *(f"  not carried over: {sentence}" for sentence in lost)])
+        result = {"batch": str(to), "format": format, "not_carried_over": lost, "next": then}
+        answer(result, as_json=as_json, text=told, then=then)
 
     @verbs.command(name="import")
     def import_(

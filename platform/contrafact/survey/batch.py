@@ -1,6 +1,7 @@
 """A batch as files: out to any survey tool, and the answers back in with the fate of every row.
 
     DIR/trials.csv             one row for each answer asked for: assignment, position, question, text, picture
+    DIR/trials.jsonl           the same for machines, every text untouched
     DIR/images/*.png           pictures under names that tell nothing of image, arm or dose
     DIR/answers_template.csv   what comes back: assignment, position, question, value, response_ms, participant
     DIR/data_card.md           what the columns mean
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import html
 import math
 import re
 import shutil
@@ -26,7 +28,8 @@ import pandas as pd
 
 from contrafact.errors import UserError
 from contrafact.study.schema import Question
-from contrafact.survey.formats.guard import guarded
+from contrafact.survey.formats import jspsych, label_studio, qualtrics, surveyjs
+from contrafact.survey.formats.outgoing import Outgoing, write_csv
 from contrafact.survey.formats.reading import Fate, Reading
 from contrafact.survey.formats.rows import Answer, Row
 
@@ -35,6 +38,7 @@ EARLIER = "an earlier import"
 ATTENTION = "attention"  # the question that an attention trial asks, on 0 to 100
 SCALES = {"vas": (0.0, 100.0), "likert7": (1.0, 7.0)}
 LONGEST_MS = 24 * 3600 * 1000
+_LOOP = re.compile(r"#(\d{1,4})$")
 _NUMBERED = re.compile(rf"{ATTENTION}_(\d{{1,2}})$")
 
 
@@ -68,48 +72,75 @@ def export(
     salt: bytes,
     *,
     title: str,
-) -> Path:
+    format: str = "csv",
+    pictures: str = "",
+) -> list[str]:
     """Write the batch as the folder ``to``, or as a zip file where the name ends in .zip; whole or not at all.
 
-    ``picture`` gives the PNG of a stimulus key. Raises UserError where ``to`` exists.
+    ``picture`` gives the PNG of a stimulus key; ``pictures`` is the address, ending in a slash, under which the folder
+    of pictures will be found by formats that do not carry it. Returns sentences on what the format does not carry
+    over; they stand in the data card too. Raises UserError where ``to`` exists, there is no such format, or it needs
+    an address for the pictures.
     """
+    if format not in WRITERS:
+        raise UserError(f"There is no format '{format}' to write.", hint=f"Formats are {', '.join(WRITERS)}.")
+    if format in NEED_ADDRESS and not re.fullmatch(r"https?://[^\s\"'<>${}]+/", pictures):
+        raise UserError(
+            f"A {format} survey takes its pictures from a web address.",
+            hint="Name it with --pictures https://.../ (it ends in a slash) and put the folder images there.",
+        )
     if to.exists():
         raise UserError(f"{to} exists already.", hint="Name a new folder, or move the old one away.")
     to.parent.mkdir(parents=True, exist_ok=True)
     rows = asked(trials, questions)
     shown = rows["stimulus"].dropna().unique().tolist()
     names = {stimulus: f"{keyed(salt, 'picture', stimulus, length=20)}.png" for stimulus in shown}
+    rows = rows.assign(file=[names.get(stimulus, "") for stimulus in rows["stimulus"]], position=rows["position"] + 1)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=".batch-") as scratch:
         folder = Path(scratch) / "batch"
         (folder / "images").mkdir(parents=True)
         for stimulus, name in sorted(names.items(), key=lambda item: item[1]):
             (folder / "images" / name).write_bytes(picture(stimulus))
-        table = rows.assign(file=[f"images/{names[s]}" if s in names else "" for s in rows["stimulus"]])
-        table["position"] += 1
-        columns = ["assignment", "position", "question", "text", "scale", "low", "high", "file"]
-        write_csv(folder / "trials.csv", table[columns])
-        write_csv(folder / "answers_template.csv", table.reindex(columns=ANSWER_COLUMNS))
-        (folder / "data_card.md").write_text(_card(title, trials, questions, len(names)), encoding="utf-8")
+        lost = WRITERS[format](folder, Outgoing(title, rows, questions, pictures))
+        card = _card(title, trials, questions, len(names), format, lost)
+        (folder / "data_card.md").write_text(card, encoding="utf-8")
         if to.suffix == ".zip":
             shutil.move(shutil.make_archive(str(Path(scratch) / "packed"), "zip", folder), to)
         else:
             folder.rename(to)
-    return to
+    return lost
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """A CSV that is safe to open in a spreadsheet: UTF-8, text cells and headers guarded."""
-    safe = table.rename(columns=guarded).map(guarded)
-    safe.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
+def _write_plain(folder: Path, batch: Outgoing) -> list[str]:
+    """``trials.csv`` for people, ``trials.jsonl`` with every text untouched for machines, and the answers' template."""
+    table = batch.rows.assign(file=[f"images/{name}" if name else "" for name in batch.rows["file"]])
+    table = table[["assignment", "position", "question", "text", "scale", "low", "high", "file"]]
+    write_csv(folder / "trials.csv", table)
+    table.to_json(folder / "trials.jsonl", orient="records", lines=True, force_ascii=False)
+    write_csv(folder / "answers_template.csv", table.reindex(columns=ANSWER_COLUMNS))
+    return []
 
 
-def _card(title: str, trials: pd.DataFrame, questions: Sequence[Question], pictures: int) -> str:
+WRITERS: dict[str, Callable[[Path, Outgoing], list[str]]] = {
+    "csv": _write_plain,
+    "qualtrics": qualtrics.write,
+    "jspsych": jspsych.write,
+    "surveyjs": surveyjs.write,
+    "label_studio": label_studio.write,
+}
+NEED_ADDRESS = ("qualtrics", "surveyjs", "label_studio")
+
+
+def _card(
+    title: str, trials: pd.DataFrame, questions: Sequence[Question], pictures: int, format: str, lost: Sequence[str]
+) -> str:
     asked_for = "\n".join(
-        f"- `{q.name}`: {q.text} ({SCALES[q.scale][0]:g} = {q.low}, {SCALES[q.scale][1]:g} = {q.high})"
+        f"- `{q.name}`: {_line(q.text)} ({SCALES[q.scale][0]:g} = {_line(q.low)}, {SCALES[q.scale][1]:g} = {_line(q.high)})"
         for q in questions
     )
     attention = trials[trials["kind"] == "attention"].groupby("assignment").size()
-    return f"""# {title}
+    not_carried = "\n".join(f"- {sentence}" for sentence in lost)
+    return f"""# {_line(title)}
 
 {trials["assignment"].nunique()} assignments, {pictures} pictures, \
 {int((trials["kind"] == "image").sum())} pictures to rate, {int(attention.max()) if len(attention) else 0} attention \
@@ -119,13 +150,19 @@ trials an assignment.
 {asked_for}
 - `{ATTENTION}`: the answer asked for in the text, 0 to 100; no picture is shown
 
-## trials.csv
+{_PLAIN_CARD if format == "csv" else f"## What {format} does not carry over{chr(10)}{not_carried}{chr(10)}"}"""
+
+
+_PLAIN_CARD = """## trials.csv, and trials.jsonl for machines
 | column | meaning |
 |---|---|
 | assignment | code of one list; give each participant one, and no code twice |
 | position | place in the list, from 1; show in this order |
 | question, text, scale, low, high | what is asked, on `vas` (0 to 100) or `likert7` (1 to 7), and the ends' labels |
 | file | the picture, relative to this folder; empty on attention trials |
+
+In trials.csv a text that a spreadsheet would run as a formula has an apostrophe before it; trials.jsonl has every
+text as it is.
 
 ## answers.csv
 Fill in a copy of answers_template.csv. Comma, semicolon or tab, UTF-8.
@@ -137,6 +174,11 @@ Fill in a copy of answers_template.csv. Comma, semicolon or tab, UTF-8.
 | response_ms | milliseconds from picture to answer; may be empty |
 | participant | the panel's id; a keyed hash of it is kept, never the id |
 """
+
+
+def _line(text: str) -> str:
+    """Text on one line of Markdown, which shows it as text: no markup, no link, no table."""
+    return re.sub(r"([\\`*_{}\[\]#|!])", r"\\\1", html.escape(re.sub(r"\s+", " ", text), quote=False))
 
 
 def read_answers(
@@ -184,12 +226,14 @@ class _Ledger:
         self.known: dict[tuple[str, int, str], tuple[str, float]] = {}
         self.owner: dict[str, str] = {}
         self.attention: dict[str, list[int]] = {}
+        self.pictures: dict[str, list[int]] = {}
         self.rows_of: Counter[str] = Counter()
         for row in expected.to_dict("records"):
             key = (str(row["assignment"]), int(row["position"]), str(row["question"]))
             self.scale[key] = str(row["scale"])
-            if key[2] == ATTENTION:
-                self.attention.setdefault(key[0], []).append(key[1])
+            places = (self.attention if key[2] == ATTENTION else self.pictures).setdefault(key[0], [])
+            if key[1] not in places[-1:]:
+                places.append(key[1])
             if not math.isnan(row.get("value", math.nan)):
                 self.known[key] = (EARLIER, float(row["value"]))
                 self.owner[key[0]] = str(row["pid_hash"])
@@ -257,12 +301,14 @@ class _Ledger:
         }
 
     def _place(self, answer: Answer) -> tuple[int, str]:
-        """Position from 0 and question; tools that cannot place attention trials among the pictures number them."""
-        if not answer.position and (match := _NUMBERED.match(answer.question)):
-            places, number = self.attention.get(answer.assignment, []), int(match[1])
-            if not 1 <= number <= len(places):
-                raise _Bad(f"question: '{answer.question[:40]}' is not asked in this assignment")
-            return sorted(places)[number - 1], ATTENTION
+        """Position from 0 and question. Tools that cannot place attention trials among the pictures number both: the
+        third picture is at ``#3``, the second attention trial asks ``attention_2``."""
+        match = _NUMBERED.match(answer.question) if not answer.position else _LOOP.match(answer.position)
+        if match:
+            places = (self.pictures if answer.position else self.attention).get(answer.assignment, [])
+            if not 1 <= int(match[1]) <= len(places):
+                raise _Bad(f"question: '{match[0][:40]}' is not asked in this assignment")
+            return places[int(match[1]) - 1], answer.question if answer.position else ATTENTION
         return _whole_number(answer.position, "position") - 1, answer.question
 
     @staticmethod

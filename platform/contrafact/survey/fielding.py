@@ -138,9 +138,17 @@ def expected(ground: Ground, study_id: int, study: Study, name: str | None = Non
 
 
 def export_batch(
-    ground: Ground, picture: Callable[[str], bytes], study_id: int, study: Study, to: Path, name: str | None = None
-) -> Path:
-    """Writes the batch as files; ``picture`` gives the PNG of a pixel hash."""
+    ground: Ground,
+    picture: Callable[[str], bytes],
+    study_id: int,
+    study: Study,
+    to: Path,
+    name: str | None = None,
+    *,
+    format: str = "csv",
+    pictures: str = "",
+) -> list[str]:
+    """Writes the batch as files, as ``batch.export``; ``picture`` gives the PNG of a pixel hash."""
     assert study.survey is not None
     trials = trials_of(ground, study_id, study, name)
     pixels = dict(zip(trials["stimulus"], trials["pixels_sha256"], strict=True))
@@ -151,6 +159,8 @@ def export_batch(
         lambda stimulus: picture(pixels[stimulus]),
         ground.salt(study_id),
         title=study.title,
+        format=format,
+        pictures=pictures,
     )
 
 

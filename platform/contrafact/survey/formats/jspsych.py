@@ -5,12 +5,19 @@ Also studies that save rows of their own with ``rt`` and ``response``.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from contrafact.survey.formats.outgoing import Outgoing, write_csv, write_json
 from contrafact.survey.formats.rows import (
     PEOPLE,
     UNFILLED,
@@ -102,7 +109,7 @@ def _run(run: list[Record], fallback: str, notes: Notes) -> Iterator[Row]:
                 assignment=text_of(cells.get("assignment")),
                 position=text_of(cells.get("position")),
                 stimulus=text_of(cells.get(stimulus)) if stimulus else "",
-                response_ms=text_of(cells.get("rt")),
+                response_ms=text_of(cells.get("rt")).replace("null", ""),
                 target=number_of(text_of(cells.get(target))) if missed and target else float("nan"),
             )
             for name, text in _answers(cells)
@@ -124,6 +131,8 @@ def _answers(cells: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and texts; the name is empty where the trial has one answer."""
     for column in _RESPONSES:
         value = cells.get(column)
+        if value == "null":  # what its CSV writer makes of a missing answer
+            continue
         if isinstance(value, str) and value[:1] in ("{", "["):
             try:
                 value = json.loads(value)
@@ -134,3 +143,44 @@ def _answers(cells: Mapping[str, Any]) -> list[tuple[str, str]]:
         if text := text_of(value):
             return [("", text)]
     return []
+
+
+def write(folder: Path, batch: Outgoing) -> list[str]:
+    """A folder that any web server can give out as it is: jsPsych, the page, a file for each list, and ``links.csv``.
+
+    Returns what is not carried over.
+    """
+    page = resources.files("contrafact.survey.formats") / "jspsych_page"
+    index = ""
+    for part in page.iterdir():
+        if part.name == "index.html":
+            index = part.read_text(encoding="utf-8")
+        else:
+            with part.open("rb") as source, (folder / part.name).open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+    for name in re.findall(r"INTEGRITY\((.+?)\)", index):
+        digest = base64.b64encode(hashlib.sha384((folder / name).read_bytes()).digest()).decode()
+        index = index.replace(f"INTEGRITY({name})", f"sha384-{digest}")
+    (folder / "index.html").write_text(index, encoding="utf-8")
+    (folder / "lists").mkdir()
+    codes = []
+    for code, trials in batch.lists():
+        codes.append(code)
+        listed = [
+            {
+                "assignment": code,
+                "position": trial[0]["position"],
+                "file": f"images/{trial[0]['file']}" if trial[0]["file"] else "",
+                "questions": [{name: row[name] for name in ("question", "text", "low", "high", "scale")} for row in trial],
+            }
+            for trial in trials
+        ]
+        write_json(folder / "lists" / f"{code}.json", {"title": batch.title, "trials": listed})
+    links = [f"index.html?assignment={code}&participant=" for code in codes]
+    write_csv(folder / "links.csv", pd.DataFrame({"assignment": codes, "link": links}))
+    return [
+        "Lists are not handed out: give each participant a link of links.csv with the participant's id at its end.",
+        "The browser saves the answers as a file; where your host keeps them, call it in run.js and mend the hash in index.html.",
+        "There is no consent, no debriefing and no completion code.",
+        "A reload begins again: jsPsych keeps its data in memory.",
+    ]

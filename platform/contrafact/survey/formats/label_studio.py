@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from contrafact.survey.formats.outgoing import Outgoing, write_json
 from contrafact.survey.formats.rows import Answer, Notes, Row, is_personal, moment, number_of, text_of
 from contrafact.survey.formats.source import Source
 
@@ -131,3 +133,40 @@ def _parsed(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
+
+
+def write(folder: Path, batch: Outgoing) -> list[str]:
+    """``tasks.json``, one task a picture shown, and ``config.xml``. Returns what is not carried over.
+
+    Texts stand in the tasks, where nothing reads them as markup or as names of variables.
+    """
+    tasks, attention = [], 0
+    for code, trials in batch.lists():
+        for trial in trials:
+            if not trial[0]["file"]:
+                attention += 1
+                continue
+            texts = {f"text_{row['question']}": f"{row['text']} ({_ends(row)})" for row in trial}
+            about = {"assignment": code, "position": trial[0]["position"], "stimulus": trial[0]["file"]}
+            tasks.append({"data": {"image": batch.pictures + "images/" + trial[0]["file"], **about, **texts}})
+    write_json(folder / "tasks.json", tasks)
+    controls = []
+    for question in batch.questions:
+        control = "Rating" if question.scale == "likert7" else "Number"
+        limits = 'maxRating="7"' if question.scale == "likert7" else 'min="0" max="100" step="0.1"'
+        controls.append(f'  <Header value="$text_{question.name}"/>')
+        controls.append(f'  <{control} name="{question.name}" toName="image" {limits} required="true"/>')
+    config = ["<View>", '  <Image name="image" value="$image"/>', *controls, "</View>", ""]
+    (folder / "config.xml").write_text("\n".join(config), encoding="utf-8")
+    told = [
+        "Lists are not handed out: let each annotator filter by one `assignment`, and no assignment be taken by two.",
+        "The order of a list is that of `position`; Label Studio does not enforce it.",
+        "The line from 0 to 100 is a field for a number.",
+        "Ids of annotators take the place of the panel's ids.",
+    ]
+    return told + [f"{attention} attention trials, which show no picture, are left out."] * bool(attention)
+
+
+def _ends(row: Mapping[str, Any]) -> str:
+    first, last = (1, 7) if row["scale"] == "likert7" else (0, 100)
+    return f"{first} = {row['low']}, {last} = {row['high']}"

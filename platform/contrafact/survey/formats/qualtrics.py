@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
+import pandas as pd
+
+from contrafact.survey.formats.outgoing import Outgoing, write_csv
 from contrafact.survey.formats.rows import PEOPLE, Answer, Notes, Row, Stay, is_personal, moment, number_of
 from contrafact.survey.formats.source import Source, plain
 
@@ -118,7 +125,8 @@ def _answer(name: str, text: str, cells: list[str], pages: dict[str, int], extra
         return None
     loop = _LOOP.match(name)
     question = loop["question"] if loop else name
-    position = loop["loop"] if loop else cells[extra["position"]] if "position" in extra else ""
+    # Loop n is the n-th picture of a list; the attention trials among them are not looped.
+    position = f"#{loop['loop']}" if loop else cells[extra["position"]] if "position" in extra else ""
     seconds = math.nan
     for stem in (name, re.sub(r"_\d+$", "", name)):  # the timer of a page is named after its question
         if stem in pages:
@@ -145,3 +153,63 @@ def _import_id(cell: str) -> dict[str, object]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) and "ImportId" in value else {}
+
+
+def write(folder: Path, batch: Outgoing) -> list[str]:
+    """``survey.txt`` (Advanced TXT), ``loop_merge.csv`` (no header, as Qualtrics wants it) and ``links.csv``.
+
+    The list reaches the survey by its link: ``picture_1`` and so on are embedded data, and loop n shows picture_n.
+    Result columns are then ``<loop>_<question>``. Returns what is not carried over.
+    """
+    lists = dict(batch.lists())
+    pictures = {code: [trial[0] for trial in trials if trial[0]["file"]] for code, trials in lists.items()}
+    checks = {code: [trial[0] for trial in trials if not trial[0]["file"]] for code, trials in lists.items()}
+    loops, attention = max(map(len, pictures.values())), max(map(len, checks.values()))
+    fields = ["PROLIFIC_PID", "assignment", *(f"picture_{n}" for n in range(1, loops + 1)), *(f"target_{n}" for n in range(1, attention + 1))]
+    lines = ["[[AdvancedFormat]]", "", *(f"[[ED:{name}]]" for name in fields), "", "[[Block:Pictures]]", ""]
+    image = f'<img src="{html.escape(batch.pictures)}images/${{lm://Field/1}}" alt="The picture to rate"><br>'
+    for number, question in enumerate(batch.questions):
+        lines += _question(question.name, (image if number == 0 else "") + _inert(question.text), question.model_dump())
+    for n in range(1, attention + 1):
+        text = f"This one checks attention: please answer ${{e://Field/target_{n}}}."
+        lines += [f"[[Block:Attention {n}]]", "", *_question(f"attention_{n}", text, {"scale": "vas", "low": "0", "high": "100"})]
+    (folder / "survey.txt").write_text("\n".join(lines), encoding="utf-8")
+    merge = pd.DataFrame([[f"${{e://Field/picture_{n}}}", str(n)] for n in range(1, loops + 1)])
+    write_csv(folder / "loop_merge.csv", merge, header=False)
+    links = [
+        {
+            "assignment": code,
+            "query": urlencode(
+                {"assignment": code}
+                | {f"picture_{n}": row["file"] for n, row in enumerate(pictures[code], start=1)}
+                | {f"target_{n}": f"{row['target']:g}" for n, row in enumerate(checks[code], start=1)}
+            ),
+        }
+        for code in lists
+    ]
+    write_csv(folder / "links.csv", pd.DataFrame(links))
+    told = [
+        "In the editor give the block Pictures Loop & Merge with loop_merge.csv and no randomisation: a text file cannot.",
+        "Lists are not handed out: give each participant a link with one query of links.csv at its end.",
+        "The line from 0 to 100 is a field for a number: a text file cannot make sliders. Forced answers cannot be asked for.",
+        "Response times are not recorded; add a Timing question named after the question and `_t` to have them.",
+    ]
+    if attention:
+        told.append("Attention trials come after the pictures instead of among them.")
+    if min(map(len, pictures.values())) < loops:
+        told.append("Lists are not of one length: loops without a picture must be skipped by display logic.")
+    return told
+
+
+def _question(name: str, text: str, about: Mapping[str, Any]) -> list[str]:
+    low, high = _inert(about["low"]), _inert(about["high"])
+    if about["scale"] == "likert7":
+        choices = [line for n in range(1, 8) for line in (f"[[Choice:{n}]]", str(n))]
+        return ["[[Question:MC:SingleAnswer:Horizontal]]", f"[[ID:{name}]]", f"{text}<br>1 = {low}, 7 = {high}", "[[AdvancedChoices]]", *choices, ""]
+    return ["[[Question:TE:SingleLine]]", f"[[ID:{name}]]", f"{text}<br>A number from 0 ({low}) to 100 ({high}).", ""]
+
+
+def _inert(text: str) -> str:
+    """Text that is no markup, no tag of the format and no piped field; a blank line would end the question."""
+    safe = html.escape(text).replace("[[", "[&#91;").replace("${", "$&#123;")
+    return re.sub(r"[\r\n\u2028\u2029]+", "<br>", safe)

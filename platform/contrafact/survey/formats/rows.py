@@ -110,8 +110,8 @@ def by_plain(header: Iterable[str]) -> dict[str, str]:
 
 
 def text_of(value: Any) -> str:
-    """A JSON value as the text of a cell: numbers as they are written, null and the text ``null`` as nothing."""
-    if value is None or value == "null":
+    """A JSON value as the text of a cell: numbers as they are written, null as nothing."""
+    if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"

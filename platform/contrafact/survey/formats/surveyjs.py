@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+from contrafact.survey.formats.outgoing import Outgoing, write_json
 from contrafact.survey.formats.rows import (
     UNFILLED,
     Answer,
@@ -73,3 +76,46 @@ def _stay(stay: str, answers: list[Answer], person: str) -> Stay:
     if UNFILLED.search(person):
         return "preview"
     return "unfinished" if stay == "unfinished" else "answered" if answers else "unanswered"
+
+
+def write(folder: Path, batch: Outgoing) -> list[str]:
+    """One survey for each list, ``surveys/<assignment>.json``. Returns what is not carried over."""
+    (folder / "surveys").mkdir()
+    altered = False
+    for code, trials in batch.lists():
+        first: list[dict[str, Any]] = [
+            {"type": "text", "name": "assignment", "visible": False, "defaultValue": code},
+            {"type": "text", "name": "participant", "title": "Your participant id", "isRequired": True, "maxLength": 100},
+        ]
+        pages: list[dict[str, Any]] = [{"name": "start", "elements": first}]
+        for trial in trials:
+            stem = f"p{trial[0]['position']:03d}"
+            elements: list[dict[str, Any]] = []
+            if trial[0]["file"]:
+                link = batch.pictures + "images/" + trial[0]["file"]
+                elements.append({"type": "image", "name": f"{stem}__picture", "imageLink": link, "altText": "The picture to rate"})
+            for row in trial:
+                texts = {name: _inert(row[name]) for name in ("text", "low", "high")}
+                altered = altered or any(texts[name] != row[name] for name in texts)
+                element = {"name": f"{stem}__{row['question']}", "title": texts["text"], "isRequired": True}
+                if row["scale"] == "likert7":
+                    ends = {"minRateDescription": texts["low"], "maxRateDescription": texts["high"]}
+                    elements.append({"type": "rating", "rateMin": 1, "rateMax": 7, **ends, **element})
+                else:
+                    ends = {"description": f"0: {texts['low']}; 100: {texts['high']}"}
+                    elements.append({"type": "slider", "min": 0, "max": 100, "step": 0.1, "allowClear": True, **ends, **element})
+            pages.append({"name": stem, "elements": elements})
+        survey = {"title": _inert(batch.title), "clearInvisibleValues": "none", "showPrevButton": False, "pages": pages}
+        write_json(folder / "surveys" / f"{code}.json", survey)
+    told = [
+        "Lists are not handed out: give each participant one file of surveys/, and no file to two people.",
+        "Response times are not recorded by the form library.",
+        "There is no debriefing and no completion code.",
+    ]
+    return told + ["{ and < in texts have an invisible sign beside them, so that nothing reads them as names or markup."] * altered
+
+
+def _inert(text: str) -> str:
+    """Text that is neither a piped name nor markup, whatever the host makes of it: the form library takes ``{name}`` for
+    another question's answer and shows texts as they are, but hosts can turn them into HTML."""
+    return re.sub(r"[{<]", lambda sign: sign[0] + "\u200b", text)

@@ -112,7 +112,7 @@ def read_batch(source: Source, notes: Notes) -> Iterator[Row]:
         if f"{name}.2" in source.header:
             raise source.refuse(f", row 1: the column '{name}' stands there twice.")
     for record in source.records():
-        cells = {name: text_of(record.cells[column]).strip() for name, column in names.items() if column in record.cells}
+        cells = {name: text_of(record.cells[column]).strip() for name, column in names.items()}
         answer = Answer(
             unguarded(cells["question"]),
             unguarded(cells["value"]),
@@ -201,11 +201,9 @@ def _mapped_row(record: Record, mapping: Mapped) -> Row:
         "stimulus": cell(mapping.stimulus),
         "response_ms": f"{1000 * seconds:.0f}" if math.isfinite(seconds) else cell(mapping.response_ms),
     }
-    if mapping.value:
-        text = cell(mapping.value)
-        answers = [Answer(cell(mapping.question) or "response", text, **about)] if text else []
-    else:
-        answers = [Answer(name, text, **about) for column, name in mapping.questions.items() if (text := cell(column))]
+    asked = {mapping.value: cell(mapping.question) or "response"} if mapping.value else mapping.questions
+    texts = {name: text_of(record.cells.get(column)) for column, name in asked.items()}
+    answers = [Answer(name, text, **about) for name, text in texts.items() if text.strip()]
     person = cell(mapping.participant)
     stay: Stay = "answered" if answers or not (mapping.value or mapping.questions) else "unanswered"
     if any(cell(column) in cells for column, cells in mapping.unfinished.items()):

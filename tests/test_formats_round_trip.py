@@ -1,0 +1,337 @@
+"""Out and back: a batch in every format, answered as people of that tool would, comes in as the same long table; and no
+hostile text does harm on the way or is lost in the files for machines."""
+
+import csv
+import functools
+import html.parser
+import http.server
+import json
+import os
+import re
+import shutil
+import threading
+import xml.etree.ElementTree
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pandas as pd
+import pytest
+
+from contrafact.errors import UserError
+from contrafact.study.schema import Question
+from contrafact.survey import batch
+from contrafact.survey.formats import FORMATS, Reading, alone
+from contrafact.survey.formats.guard import FORMULA_STARTS, is_number, unguarded
+from contrafact.survey.formats.reading import long_table
+
+SALT = bytes(32)
+ADDRESS = "https://pictures.example.org/study/"
+QUESTIONS = (
+    Question(name="trust", text="How trustworthy is this person?"),
+    Question(name="warm", text="How warm?", low="cold", high="warm", scale="likert7"),
+)
+HOSTILE = [
+    "=HYPERLINK(\"http://evil.example\",\"x\")", "+1+1", "-2+3+cmd|' /C calc'!A0", "@SUM(1)", "\t=1+1", "'=1+1", "＝1",
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</Header><Image name='x'/>", "a\u202egnp.exe", "👩🏽‍🚀 héllo",
+    "[[Block:x]]\n\n[[Question:MC]]", "${e://Field/PROLIFIC_PID}", "{participant} {panel.x}", "$image", 'quo"te, comma; \r\n tab\t end',
+    "x" * 1_000_000,
+]  # fmt: skip
+SAFE = '= <b> + "x" {a} $x [[y]]'
+
+
+@pytest.fixture
+def trials() -> pd.DataFrame:
+    """Three lists of four pictures and two attention trials, which stand at other places in each."""
+    rows = []
+    for number, code in enumerate(("aa11", "bb22", "cc33")):
+        checks = {1 + number: 20.0, 4: 70.0}
+        for position in range(6):
+            target = checks.get(position)
+            kind, stimulus = ("attention", None) if target else ("image", f"s{(position + number) % 6}")
+            rows.append((code, number, position, kind, stimulus, target))
+    return pd.DataFrame(rows, columns=["assignment", "list", "position", "kind", "stimulus", "target"])
+
+
+def picture(stimulus: object) -> bytes:
+    """A real PNG of one pixel; Chromium must be able to show it."""
+    return bytes.fromhex(
+        "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc0000003010100c9fe92ef"
+        "0000000049454e44ae426082"
+    )
+
+
+def out(tmp_path, trials, format, questions=QUESTIONS, title="A study"):
+    folder = tmp_path / format
+    lost = batch.export(folder, trials, questions, picture, SALT, title=title, format=format, pictures=ADDRESS if format in batch.NEED_ADDRESS else "")  # fmt: skip
+    card = (folder / "data_card.md").read_text()
+    assert all(sentence in card for sentence in lost) and bool(lost) == (format != "csv")
+    return folder
+
+
+def truth(trials, questions=QUESTIONS):
+    """What everybody answers, by assignment, position and question."""
+    asked = batch.asked(trials, questions)
+    value = [
+        row.target if row.kind == "attention" else 1 + n % 7 if row.scale == "likert7" else round((n * 7.3) % 100, 1)
+        for n, row in enumerate(asked.itertuples())
+    ]
+    return asked, {(r.assignment, r.position, r.question): v for r, v in zip(asked.itertuples(), value, strict=True)}
+
+
+def answers_csv(folder, said):
+    with (folder / "answers_template.csv").open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    for row in rows:
+        row["value"] = said[row["assignment"], int(row["position"]) - 1, row["question"]]
+        row["participant"], row["response_ms"] = f"person-{row['assignment']}", 900
+    pd.DataFrame(rows).to_csv(folder / "answers.csv", index=False)
+    return folder / "answers.csv"
+
+
+def answers_qualtrics(folder, said, asked):
+    """Reads the survey as Qualtrics would: embedded data from the link, loops from the table, tags from the text."""
+    text = (folder / "survey.txt").read_text()
+    assert text.startswith("[[AdvancedFormat]]\n")
+    blocks = dict(re.findall(r"\[\[Block:([^\]]*)\]\]\n(.*?)(?=\[\[Block:|\Z)", text, flags=re.DOTALL))
+    looped = re.findall(r"\[\[ID:(.*?)\]\]", blocks.pop("Pictures"))
+    once = [tag for block in blocks.values() for tag in re.findall(r"\[\[ID:(.*?)\]\]", block)]
+    with (folder / "loop_merge.csv").open(newline="") as lines:
+        loops = [row[0] for row in csv.reader(lines)]
+    with (folder / "links.csv").open(newline="") as lines:
+        links = [{name: values[0] for name, values in parse_qs(row["query"]).items()} for row in csv.DictReader(lines)]
+    names = [f"{n}_{tag}" for n in range(1, len(loops) + 1) for tag in looped] + once
+    head = ["StartDate", "EndDate", "Status", "Finished", "ResponseId", *names, "PROLIFIC_PID", "assignment"]
+    ids = [json.dumps({"ImportId": name}) for name in ["startDate", "endDate", "status", "finished", "_recordId", *(f"QID{n}" for n in range(len(names))), "PROLIFIC_PID", "assignment"]]  # fmt: skip
+    rows = [head, head, ids]
+    for link in links:
+        code = link["assignment"]
+        own = asked[asked["assignment"] == code]
+        where = dict(zip(own["file"], own["position"], strict=True))
+        cells = []
+        for name in names:
+            loop, tag = name.split("_", 1)
+            if loop.isdigit():
+                shown = link[re.fullmatch(r"\$\{e://Field/(picture_\d+)\}", loops[int(loop) - 1])[1]]
+                cells.append(said[code, where[shown], tag])
+            else:
+                target = re.search(rf"\[\[ID:{name}\]\]\n.*?\$\{{e://Field/(\w+)\}}", text)[1]
+                cells.append(link[target])
+        rows.append(["2026-03-02 09:14:07", "2026-03-02 09:25:40", "0", "1", f"R_{code}", *cells, f"person-{code}", code])
+    path = folder / "results.csv"
+    with path.open("w", newline="") as lines:
+        csv.writer(lines).writerows(rows)
+    return path
+
+
+def answers_surveyjs(folder, said):
+    results = []
+    for path in sorted((folder / "surveys").glob("*.json")):
+        survey = json.loads(path.read_text())
+        data = {}
+        for page in survey["pages"]:
+            for element in page["elements"]:
+                if element["type"] == "text":
+                    data[element["name"]] = element.get("defaultValue", f"person-{path.stem}")
+                elif element["type"] != "image":
+                    position, question = element["name"].split("__")
+                    data[element["name"]] = said[path.stem, int(position[1:]) - 1, question]
+        results.append(data)
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder / "results.json"
+
+
+def answers_label_studio(folder, said):
+    tags = {tag.get("name"): tag.tag for tag in xml.etree.ElementTree.parse(folder / "config.xml").getroot() if tag.get("toName")}
+    tasks = json.loads((folder / "tasks.json").read_text())
+    for number, task in enumerate(tasks):
+        data = task["data"]
+        result = [
+            {"from_name": name, "to_name": ["image"], "type": tag.lower(), "value": {tag.lower(): said[data["assignment"], data["position"] - 1, name]}}
+            for name, tag in tags.items()
+        ]  # fmt: skip
+        annotation = {"id": number, "completed_by": ["aa11", "bb22", "cc33"].index(data["assignment"]) + 1, "was_cancelled": False, "lead_time": 3.25, "result": result}
+        task |= {"id": number, "annotations": [annotation]}
+    (folder / "export.json").write_text(json.dumps(tasks))
+    return folder / "export.json"
+
+
+def answers_jspsych(folder, said):
+    """What the page hands over (the browser test below has Chromium do it)."""
+    runs = []
+    for path in sorted((folder / "lists").glob("*.json")):
+        for number, trial in enumerate(json.loads(path.read_text())["trials"]):
+            response = {q["question"]: said[path.stem, trial["position"] - 1, q["question"]] for q in trial["questions"]}
+            runs.append({"trial_type": "contrafact-trial", "trial_index": number, "rt": 1234, "assignment": path.stem,
+                         "position": trial["position"], "stimulus": trial["file"], "response": response, "participant": f"person-{path.stem}"})  # fmt: skip
+    (folder / "answers.json").write_text(json.dumps(runs))
+    return folder / "answers.json"
+
+
+def back(path, asked, said, *, people=3, without=(), format=None):
+    """Imports a file and compares every answer."""
+    reading = Reading(path)
+    answers, fate, _ = batch.read_answers(reading, asked.drop(columns="file", errors="ignore"), SALT)
+    assert reading.format == format and not fate.invalid and not fate.unmatched and fate.participants == people
+    found = {(r.assignment, r.position, r.question): r.value for r in answers.itertuples()}
+    assert found == {key: value for key, value in said.items() if key[2] not in without}
+    assert answers.groupby("assignment")["pid_hash"].nunique().eq(1).all() and answers["pid_hash"].nunique() == people
+    return answers
+
+
+def test_every_format_comes_back_as_the_same_table(tmp_path, trials):
+    asked, said = truth(trials)
+    names = {s: f"{batch.keyed(SALT, 'picture', s, length=20)}.png" for s in asked["stimulus"].dropna()}
+    asked["file"] = [names.get(s, "") for s in asked["stimulus"]]
+    tables = {
+        "csv": back(answers_csv(out(tmp_path, trials, "csv"), said), asked, said, format="contrafact"),
+        "qualtrics": back(answers_qualtrics(out(tmp_path, trials, "qualtrics"), said, asked), asked, said, format="qualtrics"),
+        "surveyjs": back(answers_surveyjs(out(tmp_path, trials, "surveyjs"), said), asked, said, format="surveyjs"),
+        "jspsych": back(answers_jspsych(out(tmp_path, trials, "jspsych"), said), asked, said, format="jspsych"),
+        "label_studio": back(
+            answers_label_studio(out(tmp_path, trials, "label_studio"), said), asked, said, without=("attention",), format="label_studio"
+        ),
+    }  # fmt: skip
+    key = ["assignment", "position", "question"]
+    for name in ("qualtrics", "surveyjs", "jspsych"):
+        same = [*key, "value", "pid_hash"]
+        one, other = (tables[n][same].sort_values(key, ignore_index=True) for n in ("csv", name))
+        pd.testing.assert_frame_equal(one, other)
+    assert tables["label_studio"]["response_ms"].eq(3250).all() and tables["jspsych"]["response_ms"].eq(1234).all()
+    assert set(batch.WRITERS) == set(tables), "every format that goes out comes back"
+    assert {"csv", "qualtrics", "surveyjs", "jspsych", "label_studio"} <= set(FORMATS)
+
+
+def test_pictures_need_an_address_where_the_format_does_not_carry_them(tmp_path, trials):
+    for address in ("", "ftp://x/", "https://x.org", 'https://x.org/"onerror=1/', "https://x.org/${x}/"):
+        with pytest.raises(UserError, match="web address"):
+            batch.export(tmp_path / "q", trials, QUESTIONS, picture, SALT, title="A study", format="qualtrics", pictures=address)
+    with pytest.raises(UserError, match="no format 'qsf'"):
+        batch.export(tmp_path / "q", trials, QUESTIONS, picture, SALT, title="A study", format="qsf")
+    assert not list(tmp_path.iterdir())
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.text = set(), []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.found.add(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
+def test_hostile_texts_do_no_harm_and_are_not_lost(tmp_path, trials, text):
+    question = Question.model_construct(name="trust", text=f"{text}", low=text[:500], high=SAFE, scale="vas")
+    for format in batch.WRITERS:
+        folder = out(tmp_path, trials, format, (question,), title=text[:500])
+        for path in folder.rglob("*.csv"):
+            with path.open(newline="", encoding="utf-8") as lines:
+                csv.field_size_limit(10**8)
+                cells = [cell for row in csv.reader(lines) for cell in row]
+            assert not [c for c in cells if c[:1] in tuple(FORMULA_STARTS) and not is_number(c)], path.name
+        card = (folder / "data_card.md").read_text()
+        assert not Tags(card).found and "](" not in card.replace("\\]", "")
+    machine = [json.loads(line) for line in (tmp_path / "csv" / "trials.jsonl").open(encoding="utf-8")]
+    assert {row["text"] for row in machine if row["question"] == "trust"} == {text}
+    with (tmp_path / "csv" / "trials.csv").open(newline="", encoding="utf-8") as lines:
+        assert text in {unguarded(row["text"]) for row in csv.DictReader(lines)}
+
+    survey = (tmp_path / "qualtrics" / "survey.txt").read_text()
+    asked = survey.split("[[ID:trust]]\n")[1].split("\n\n")[0]
+    assert Tags(asked).found <= {"img", "br"}
+    assert not re.findall(r"\[\[(?!AdvancedFormat\]\]|ED:|Block:(?:Pictures|Attention \d)\]\]|Question:TE:SingleLine\]\]|ID:)", survey)
+    assert set(re.findall(r"\$\{(.+?)\}", survey)) == {"lm://Field/1", "e://Field/target_1", "e://Field/target_2"}
+    assert "".join(Tags(asked.split("<br>", 1)[1]).text).startswith(re.sub(r"[\r\n]+", "", text)[:40].rstrip())
+
+    for path in (tmp_path / "surveyjs" / "surveys").glob("*.json"):
+        titles = [e["title"] for page in json.loads(path.read_text())["pages"] for e in page["elements"] if e["name"].endswith("__trust")]
+        assert {title.replace("\u200b", "") for title in titles} == {text}
+        assert not any(re.search(r"[{<](?!\u200b)", title) for title in titles)
+    tasks = json.loads((tmp_path / "label_studio" / "tasks.json").read_text())
+    assert all(task["data"]["text_trust"].startswith(text) for task in tasks)
+    values = {tag.get("value") for tag in xml.etree.ElementTree.parse(tmp_path / "label_studio" / "config.xml").getroot()}
+    assert values == {"$image", "$text_trust", None}
+    listed = json.loads(next((tmp_path / "jspsych" / "lists").glob("*.json")).read_text())
+    assert text in {q["text"] for trial in listed["trials"] for q in trial["questions"]}
+    page = (tmp_path / "jspsych" / "index.html").read_text()
+    assert "INTEGRITY" not in page and page.count("sha384-") == 3 and Tags(page).found == {"html", "head", "meta", "title", "link", "script", "body"}
+
+
+def test_hostile_answers_come_in_whole_and_go_out_harmless(tmp_path):
+    rows = [{"participant": f"P{n}", "note": text} for n, text in enumerate(HOSTILE)]
+    (tmp_path / "in.json").write_text(json.dumps(rows))
+    pd.DataFrame([{"participant": r["participant"], "rating": r["note"]} for r in rows]).to_csv(tmp_path / "in.csv", index=False)
+    for name in ("in.json", "in.csv"):
+        for kind in ("parquet", "csv"):
+            with long_table(tmp_path / f"{name}.{kind}") as put:
+                for piece in alone(Reading(tmp_path / name), {}):
+                    put(piece)
+        assert pd.read_parquet(tmp_path / f"{name}.parquet")["text"].tolist() == HOSTILE
+        with (tmp_path / f"{name}.csv").open(newline="", encoding="utf-8") as lines:
+            found = list(csv.DictReader(lines))
+        assert [unguarded(row["text"]) for row in found] == HOSTILE
+        assert not [c for row in found for c in row.values() if c[:1] in tuple(FORMULA_STARTS) and not is_number(c)]
+
+
+@pytest.mark.browser
+def test_the_jspsych_bundle_runs_in_chromium_and_comes_back(tmp_path, trials):
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or pytest.skip("Chromium is not installed")
+    questions = (QUESTIONS[0].model_copy(update={"text": "<b>How</b> trustworthy? ${x}"}), QUESTIONS[1])
+    asked, said = truth(trials, questions)
+    said = {key: round(value) for key, value in said.items()}
+    folder = out(tmp_path, trials, "jspsych", questions)
+    serve = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server, sync_playwright() as play:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        page = browser.new_page(accept_downloads=True)
+        told = []
+        page.on("console", lambda message: told.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("request", lambda request: told.append(request.url) if "127.0.0.1" not in request.url else None)
+        page.goto(f"http://127.0.0.1:{server.server_port}/index.html?assignment=aa11")
+        page.get_by_text("This link is not complete").wait_for()
+        files = []
+        for code in ("aa11", "bb22", "cc33"):
+            page.goto(f"http://127.0.0.1:{server.server_port}/index.html?assignment={code}&participant=person-{code}")
+            for position, kind in trials.loc[trials["assignment"] == code, ["position", "kind"]].itertuples(index=False):
+                name = "attention" if kind == "attention" else "trust"
+                line = page.locator("input[type=range]")
+                line.wait_for()
+                assert page.get_by_role("button", name="Continue").is_disabled()
+                if position == 0:
+                    assert page.get_by_text("<b>How</b> trustworthy? ${x}").is_visible()
+                    assert page.locator("img").evaluate("i => i.naturalWidth") == 1
+                    if kept := os.environ.get("CONTRAFACT_SCREENSHOTS"):
+                        page.screenshot(path=Path(kept) / "jspsych_bundle.png")
+                line.fill(str(said[code, position, name]))
+                if kind == "image":
+                    page.get_by_label(str(said[code, position, "warm"]), exact=True).press("Space")
+                button = page.get_by_role("button", name="Continue")
+                if (position, code) == (5, code):
+                    with page.expect_download() as download:
+                        button.press("Enter")
+                    files.append(tmp_path / f"{code}.json")
+                    download.value.save_as(files[-1])
+                else:
+                    button.press("Enter")
+                    page.wait_for_function("() => document.querySelector('button')?.disabled")
+        browser.close()
+        server.shutdown()
+    assert told == []
+    merged = tmp_path / "all.json"
+    merged.write_text("\n".join(path.read_text() for path in files))
+    answers = back(merged, asked, said, format="jspsych")
+    assert answers["response_ms"].between(1, 60_000).all()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
