@@ -16,7 +16,20 @@ from typing import Annotated, Any
 import typer
 
 import contrafact
-from contrafact.cli import check, dashboard, db, demo, doctor, new, register, report, run, status, survey
+from contrafact.cli import (
+    check,
+    dashboard,
+    db,
+    demo,
+    doctor,
+    new,
+    panel,
+    register,
+    report,
+    run,
+    status,
+    survey,
+)
 from contrafact.cli.output import masked
 from contrafact.errors import Mistakes, Paused, UserError
 
@@ -29,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, new, check, run, status, register, survey, report, dashboard, db, doctor):
+for verb in (demo, new, check, run, status, register, survey, panel, report, dashboard, db, doctor):
     verb.register(app)
 
 # Typer brings its own copy of click's exceptions and exports the leaves only.

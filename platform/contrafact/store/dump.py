@@ -26,7 +26,7 @@ _KEYS = {
     "trial": ("assignment_id", "position"),
 }
 #: secrets and what is made of them, and what MLflow or the clock decided
-_LEFT_OUT = {"salt", "pid_hash", "code", "mlflow_run_id", "previous_hash"}
+_LEFT_OUT = {"salt", "pid_hash", "submission_hash", "code", "mlflow_run_id", "previous_hash"}
 _CLOCKED = {"seconds", "path", "report"}
 
 

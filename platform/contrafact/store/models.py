@@ -360,6 +360,42 @@ class Exclusion(Base):
     detail: Mapped[str]
 
 
+class PanelSubmission(Base):
+    """What a panel says of one submission. Ids are keyed hashes; ``at`` is the panel's time of the status."""
+
+    __tablename__ = "panel_submission"
+    __table_args__ = (UniqueConstraint("study_id", "submission_hash"),)
+    study_id: Mapped[int] = to("study", index=False)
+    submission_hash: Mapped[str] = mapped_column(Hash)
+    pid_hash: Mapped[str] = mapped_column(Hash)
+    status: Mapped[str] = mapped_column(String(24))
+    at: Mapped[datetime]
+
+
+class PanelEvent(Base):
+    """A webhook that was taken in; a repeat is known by its id."""
+
+    __tablename__ = "panel_event"
+    event_id: Mapped[str] = mapped_column(String(200), unique=True)
+    study_id: Mapped[int] = to("study")
+    at: Mapped[datetime]
+
+
+class Payment(Base):
+    """A bonus: planned, created, paying or paid. ``amount`` is in minor units."""
+
+    __tablename__ = "payment"
+    __table_args__ = (UniqueConstraint("study_id", "submission_hash", "reason"),)
+    study_id: Mapped[int] = to("study", index=False)
+    submission_hash: Mapped[str] = mapped_column(Hash)
+    reason: Mapped[str] = mapped_column(String(48))
+    amount: Mapped[int]
+    currency: Mapped[str] = mapped_column(String(3))
+    state: Mapped[str] = mapped_column(String(8))
+    reference: Mapped[str | None]
+    at: Mapped[datetime]
+
+
 class Statement(Base):
     """Columns as the fields of ``contrafact.stats.statement.Statement``; ``hypothesis`` is its ``id``."""
 

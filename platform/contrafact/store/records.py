@@ -181,6 +181,16 @@ class BatchRecord:
 
 
 @dataclass(frozen=True)
+class SubmissionRecord:
+    """What a panel says of one submission; ``submission`` and ``pid_hash`` are keyed hashes."""
+
+    submission: str
+    pid_hash: str
+    status: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class LockboxRecord:
     reason: str
     at: datetime

@@ -5,7 +5,7 @@ The classes are frozen: a study that was loaded cannot drift from the file that 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -258,6 +258,23 @@ class Pay(Part):
     )
 
 
+class Panel(Part):
+    """Where people come from, and what the panel tells them."""
+
+    provider: Literal["prolific", "connect", "sona", "link"] = "prolific"
+    address: Annotated[
+        str, Field(pattern=r"^https://[^\s\"'<>{}]+$", max_length=500, description="where the survey service is reached")
+    ]
+    description: Annotated[str, Field(min_length=10, max_length=2000, description="what people read before they begin")]
+    devices: Annotated[tuple[Literal["desktop", "tablet", "mobile"], ...], Field(min_length=1)] = (
+        "desktop", "tablet", "mobile",
+    )  # fmt: skip
+    maximum_minutes: Annotated[float, Field(ge=1, le=1440)] | None = Field(
+        default=None, description="time after which a place is given away; absent: three times the minutes and two"
+    )
+    filters: tuple[dict[str, Any], ...] = Field(default=(), description="filters as Prolific's API takes them")
+
+
 class Survey(Part):
     design: Literal["within_image"] = "within_image"
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
@@ -268,6 +285,7 @@ class Survey(Part):
         None, description="simulated people; absent: a panel of real people"
     )
     pay: Pay = Pay()
+    panel: Panel | None = Field(default=None, description="where people come from; absent: nothing is published")
 
 
 class Hypothesis(Part):

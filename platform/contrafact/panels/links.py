@@ -1,0 +1,80 @@
+"""Any panel that hands people over by a link: which parameters they bring, and where they are sent back to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlencode
+
+from contrafact.errors import UserError
+
+UNFILLED = re.compile(r"\{\{.*\}\}|\$\{.*\}|^%.*%$")
+
+
+@dataclass(frozen=True)
+class Provider:
+    """``entry`` goes from the parameter of a link to the placeholder that the panel fills in. ``participant`` and
+    ``session`` name two of them. ``done`` is where people are sent at the end, with ``{code}`` and the names of
+    parameters filled in; empty where the code is shown to be copied."""
+
+    entry: Mapping[str, str]
+    participant: str
+    session: str = ""
+    pattern: str = r"[A-Za-z0-9_.:@-]{1,128}"
+    done: str = ""
+    previews: frozenset[str] = field(default_factory=frozenset)
+
+
+PROVIDERS = {
+    "prolific": Provider(
+        {name: "{{%" + name + "%}}" for name in ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID")},
+        participant="PROLIFIC_PID",
+        session="SESSION_ID",
+        pattern=r"[0-9a-f]{24}",
+        done="https://app.prolific.com/submissions/complete?cc={code}",
+    ),
+    "connect": Provider(
+        {name: "{" + name + "}" for name in ("participantId", "assignmentId", "projectId")},
+        participant="participantId",
+        session="assignmentId",
+        done="https://connect.cloudresearch.com/participant/project/{projectId}/complete",
+    ),
+    "sona": Provider({"survey_code": "%SURVEY_CODE%"}, participant="survey_code", pattern=r"[0-9]{1,12}"),
+    "link": Provider({"participant": ""}, participant="participant"),
+}
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Who came: raw ids, to be hashed at once. A preview never counts."""
+
+    participant: str
+    session: str
+    preview: bool
+
+
+def entry_link(provider: Provider, address: str) -> str:
+    """The study's address with the panel's placeholders, as it is pasted into the panel."""
+    query = urlencode(provider.entry, safe="{}%")
+    return address + ("&" if "?" in address else "?") + query
+
+
+def arrival(provider: Provider, query: Mapping[str, str]) -> Arrival:
+    """Who comes with these parameters. No parameters, or placeholders that were not filled in, are a preview.
+
+    Raises UserError where the id is not of the panel's kind.
+    """
+    participant = query.get(provider.participant, "")
+    session = query.get(provider.session, "") if provider.session else ""
+    if not participant or UNFILLED.search(participant) or participant in provider.previews:
+        return Arrival("", "", preview=True)
+    if not re.fullmatch(provider.pattern, participant):
+        raise UserError(f"The link's `{provider.participant}` is no id of this panel.")
+    return Arrival(participant, session if re.fullmatch(provider.pattern, session) else "", preview=False)
+
+
+def done_link(provider: Provider, code: str, query: Mapping[str, str]) -> str:
+    """Where a person who has finished is sent, empty where the code is only shown."""
+    values = {name: quote(query.get(name, ""), safe="") for name in provider.entry} | {"code": quote(code, safe="")}
+    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], provider.done)
