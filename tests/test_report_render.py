@@ -167,6 +167,14 @@ def test_those_who_do_not_see_it_can_use_it(whole: ReportReading) -> None:
     assert all(section["aria-labelledby"] in ids for section in page.all("section"))
 
 
+def test_the_reliability_of_the_ratings_is_told_with_the_ceiling(whole: ReportReading) -> None:
+    (table,) = whole.reliability
+    told = dict(row[:2] for row in table.rows)
+    single, several = (float(told[name]) for name in list(told)[:2])
+    assert 0 < single < several < 1 and float(told["ceiling of R² for what predicts a stimulus's mean"]) == several
+    assert "Krippendorff&#39;s alpha, interval" in render(whole)
+
+
 def test_strips_show_rows_of_images_and_columns_of_doses(whole: ReportReading) -> None:
     treated, sham = whole.strips
     assert treated.columns == ("−1.50", "−0.75", "0.00", "0.75", "1.50")

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 from PIL import Image
 
+from contrafact import seeds
 from contrafact.readings.figures import NAMES, Figure, components, dose_response, judge_by_dose, number
 from contrafact.stats.dose import by_dose
+from contrafact.stats.reliability import (
+    Reliability,
+    krippendorff,
+    r2_ceiling,
+    retest,
+    split_half,
+    variance_components,
+)
 from contrafact.stats.statement import Statement
 from contrafact.study.schema import Hypothesis, Study
 
@@ -71,6 +80,7 @@ class ReportReading:
     statements: tuple[Statement, ...]
     figures: tuple[Figure, ...]
     strips: tuple[Strip, ...]
+    reliability: tuple[Table, ...]
     models: tuple[Table, ...]
     quality: tuple[Table, ...]
     counts: tuple[Table, ...]
@@ -121,7 +131,8 @@ def reading(
         judged = pd.DataFrame(gate["by_dose"])
         figures += [judge_by_dose(rows, str(name)) for name, rows in judged.groupby("direction", sort=True)]
     strips = tuple(_strips(stimuli, files)) if stimuli is not None and files is not None and len(stimuli) else ()
-    models, quality, counts = _models(facts), _quality(gate), _counts(facts)
+    models, quality, counts = _models(study, facts), _quality(gate), _counts(facts)
+    reliable = tuple(_reliability(study, ratings)) if ratings is not None and len(ratings) else ()
     absent = [
         sentence
         for here, sentence in (
@@ -135,7 +146,7 @@ def reading(
     ]
     return ReportReading(
         study=study, claims=claims, stopped=stopped, advice=_advice(facts), statements=statements,
-        figures=tuple(figures), strips=strips, models=models, quality=quality, counts=counts,
+        figures=tuple(figures), strips=strips, reliability=reliable, models=models, quality=quality, counts=counts,
         truth=_truth(found, statements), absent=tuple(absent), provenance=tuple(provenance), facts=facts,
     )  # fmt: skip
 
@@ -312,7 +323,47 @@ def _plain(caption: str, values: Mapping[str, object], columns: tuple[str, str] 
     return [Table(caption, columns, rows)] if rows else []
 
 
-def _models(facts: Facts) -> tuple[Table, ...]:
+STIMULUS = ["image", "direction", "arm", "draw", "dose"]
+
+
+def _reliability(study: Study, ratings: pd.DataFrame) -> Iterable[Table]:
+    """How far the ratings of each question can be trusted, and what they leave for anything to explain."""
+    scales = {question.name: question.scale for question in study.survey.questions} if study.survey else {}
+    rows = ratings[~ratings["excluded"].astype(bool)] if "excluded" in ratings else ratings
+    rows = rows[rows["value"].notna()]
+    keys = [name for name in STIMULUS if name in rows]
+    rows = rows.assign(stimulus=rows.groupby(keys, dropna=False).ngroup())
+    for name, own in rows.groupby("question", sort=True):
+        rng = seeds.generator(study.seed, "reliability", name)
+        found = variance_components(own, "stimulus")
+        several = found.absolute(found.per_unit)
+        kind: Literal["ordinal", "interval"] = "ordinal" if scales.get(str(name)) == "likert7" else "interval"
+        wide = own.pivot_table(index="stimulus", columns="participant", values="value", sort=False)
+        measured = [
+            krippendorff(wide.to_numpy(), kind, rng, resamples=500),
+            split_half(own, rng, unit="stimulus", halves=100),
+        ]
+        if own.duplicated(["participant", "stimulus"]).any():
+            measured.append(retest(own, rng))
+        lines = [
+            Reliability("one rating (ICC of variance components)", found.absolute(1), math.nan, math.nan),
+            Reliability(f"mean of a stimulus, {number(found.per_unit, 1)} ratings", several, math.nan, math.nan),
+            *measured,
+            Reliability("ceiling of R² for what predicts a stimulus's mean", r2_ceiling(several), math.nan, math.nan),
+        ]
+        yield Table(
+            f"Reliability of “{name}”: {found.n} ratings of {found.n_units} stimuli by {found.n_participants} participants",
+            ("measure", "value", "interval"),
+            tuple(
+                (one.name, number(one.estimate), f"{number(one.low)} to {number(one.high)} ({one.interval})" if one.interval else "none")
+                for one in lines
+            ),
+        )
+
+
+def _models(study: Study, facts: Facts) -> tuple[Table, ...]:
+    # What is rendered is known without error; a photograph's label stands alone, and with it its reliability.
+    ceiling = number(r2_ceiling(1.0 if study.world is not None else math.nan))
     predict = facts.get("predict", {})
     found = dict(predict.get("quality") or {})
     found |= {role: predict[role] for role in ("guide", "judge") if isinstance(predict.get(role), Mapping)}
@@ -321,11 +372,12 @@ def _models(facts: Facts) -> tuple[Table, ...]:
         (
             _label(name), str(one.get("metric", "")).upper().replace("R2", "R²"), _shown(one.get("value")),
             f"{_shown(one.get('low'))} to {_shown(one.get('high'))}",
+            ceiling if str(one.get("metric", "")).lower() == "r2" else "none",
         )
         for name, one in found.items()
         if isinstance(one, Mapping) and "value" in one
     )  # fmt: skip
-    tables = [Table("Predictors on validation images", ("predictor", "measure", "value", "95% interval"), rows)]
+    tables = [Table("Predictors on validation images", ("predictor", "measure", "value", "95% interval", "ceiling of R²"), rows)]
     calibration = _plain("Calibration", predict.get("calibration") or {}, ("predictor", "temperature and error"))
     return (*(tables if rows else []), *calibration)
 
