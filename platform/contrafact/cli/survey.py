@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contrafact.cli.output import Json, StudyFile, Workspace, answer
+from contrafact.cli.output import Json, StudyFile, Workspace, answer, working
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from contrafact.settings import Settings
     from contrafact.store import Store
     from contrafact.study import LoadedStudy
@@ -133,6 +135,87 @@ def register(app: typer.Typer) -> None:
             text=f"{people} simulated people gave {len(rows)} answers, in {to}.",
             then=then,
         )
+
+    @verbs.command()
+    def ask(
+        file: StudyFile,
+        model: Annotated[str, typer.Option(help="Name of a model respondent under `survey.models`.")],
+        to: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for answers and validity.")],
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show cost and one request; ask nothing.")] = False,
+        workspace: Workspace = None,
+        as_json: Json = False,
+    ) -> None:
+        """Asks a vision model what people are asked, and sets its answers beside theirs; they are never pooled."""
+        import dataclasses
+        import json
+        import math
+        import os
+
+        import pandas as pd
+
+        from contrafact.errors import UserError, nearest
+        from contrafact.store.files import Files
+        from contrafact.survey import fielding, models
+        from contrafact.survey.validity import validity
+
+        if to.exists():
+            raise UserError(f"{to} exists already.", hint="Name a new folder with --to.")
+        with _opened(file) as (loaded, store, study_id, settings):
+            survey = loaded.study.survey
+            who = survey.models.get(model) if survey else None
+            if survey is None or who is None:
+                known = list(survey.models) if survey else []
+                near = nearest(model, known)
+                hint = f"Did you mean '{near}'?" if near else "Add it under `survey.models`."
+                raise UserError(f"{file} names no model respondent '{model}'.", hint=hint)
+            trials, files = fielding.trials_of(store, study_id, loaded.study), Files(settings.files_url)
+            originals = {image.key: image.pixels_sha256 for image in store.images(study_id)}
+            pictures = models.pictures_to_ask(trials, store.stimuli_table(study_id), originals)
+            cost = models.estimate(loaded.study, who, len(pictures))
+            money = "not estimable" if math.isnan(cost.money) else f"{cost.money:.2f}"
+            said = dataclasses.asdict(cost) | {"money": None if math.isnan(cost.money) else cost.money}
+            text = f"{len(pictures)} pictures, {cost.requests} requests, cost {money}, at least {cost.minutes:.1f} minutes"
+            if dry_run:
+                first = next(models.to_ask(pictures, survey.questions, who.repeats))
+                request = models.body(loaded.study, who, first, b"")
+                then = f"contrafact survey ask {file} --model {model} --to {to}"
+                result = {"estimate": said, "request": request, "next": then}
+                answer(result, as_json=as_json, text=f"{text}\n{json.dumps(request, indent=1, ensure_ascii=False)}", then=then)
+                return
+            key = os.environ.get(who.key) if who.key else None
+            if who.key and not key:
+                raise UserError(f"{who.key} is not set.", hint=f"It holds the key of the model respondent '{model}'.")
+            endpoint = models.Endpoint(who, key, settings.workspace / "models" / "answers.db")
+            try:
+                total = len(pictures) * len(survey.questions) * len(models.ORDERS) * who.repeats
+                with working(as_json=as_json) as progress:
+                    asking = models.answers(loaded.study, who, pictures, files.get, endpoint)
+                    table = pd.DataFrame(progress(asking, total, model))
+            finally:
+                endpoint.close()
+            people = _people(store.ratings_table(study_id))
+            reports = [validity(table, people, pictures, q.name, q.scale).facts() for q in survey.questions]
+            to.mkdir(parents=True)
+            table.assign(respondent=model).to_parquet(to / "answers.parquet", index=False)
+            (to / "validity.json").write_text(json.dumps({"model": who.model, "questions": reports}, indent=1), encoding="utf-8")
+        used = {"requests": endpoint.requests, "tokens_in": endpoint.tokens_in, "tokens_out": endpoint.tokens_out}
+        then = f"contrafact report {file}"
+        lines = [f"{text}; {used['requests']} were sent, the others were known.", *(_validity(report) for report in reports)]
+        made = {"answers": str(to / "answers.parquet"), "estimate": said, "used": used, "validity": reports, "next": then}
+        answer(made, as_json=as_json, text="\n".join(lines), then=then)
+
+
+def _validity(report: Mapping[str, Any]) -> str:
+    """One question's report on one line."""
+    numbers = [(name, value) for name, value in report.items() if name not in ("question", "label", "pictures")]
+    told = ", ".join(f"{name.replace('_', ' ')} {'not estimable' if value is None else f'{value:.2f}'}" for name, value in numbers)
+    return f"{report['question']}: {report['label']}, {report['pictures']} pictures: {told}"
+
+
+def _people(ratings: pd.DataFrame) -> pd.DataFrame:
+    """Ratings of people whom no rule leaves out."""
+    people = ratings[~ratings["simulated"] & ~ratings["excluded"]]
+    return people.assign(stimulus=people["stimulus"].astype(str))[["stimulus", "question", "value"]]
 
 
 def _total(fates: Mapping[str, Fate]) -> dict[str, object]:

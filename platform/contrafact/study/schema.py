@@ -258,6 +258,34 @@ class Pay(Part):
     )
 
 
+class ModelRespondent(Part):
+    """A vision model that answers the study's questions beside people, never among them."""
+
+    address: Annotated[
+        str, Field(pattern=r"^https?://[^\s\"'<>{}?#]+$", max_length=300, description="OpenAI-compatible, without /chat/...")
+    ]
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    key: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")] | None = Field(
+        default=None, description="environment variable that holds the key; absent: none is sent"
+    )
+    rating: Literal["direct", "similarity"] = Field(
+        default="direct", description="`direct` asks for a number; `similarity` for a sentence that is compared with anchors"
+    )
+    embedding: str | None = Field(default=None, description="model of embeddings, for `similarity`")
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    repeats: Annotated[int, Field(ge=1, le=100)] = Field(default=1, description="answers for each picture, question and order")
+    requests_per_minute: Annotated[float, Field(gt=0, le=100_000)] = 60
+    tokens_per_picture: Count = Field(default=300, description="for the estimate of cost")
+    price_in: Annotated[float, Field(ge=0)] | None = Field(default=None, description="money for a million tokens in")
+    price_out: Annotated[float, Field(ge=0)] | None = Field(default=None, description="money for a million tokens out")
+
+    @model_validator(mode="after")
+    def _embedding(self) -> ModelRespondent:
+        if (self.rating == "similarity") != (self.embedding is not None):
+            raise ValueError("`embedding` with similarity ratings, and none with direct ones")
+        return self
+
+
 class Panel(Part):
     """Where people come from, and what the panel tells them."""
 
@@ -286,6 +314,7 @@ class Survey(Part):
     )
     pay: Pay = Pay()
     panel: Panel | None = Field(default=None, description="where people come from; absent: nothing is published")
+    models: dict[Name, ModelRespondent] = Field(default={}, description="model respondents, by a name of yours")
 
 
 class Hypothesis(Part):
