@@ -22,6 +22,7 @@ from contrafact.cli import (
     db,
     demo,
     doctor,
+    fit,
     new,
     panel,
     register,
@@ -42,7 +43,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, new, check, run, status, register, survey, panel, report, dashboard, db, doctor):
+for verb in (demo, new, check, run, status, register, survey, panel, fit, report, dashboard, db, doctor):
     verb.register(app)
 
 # Typer brings its own copy of click's exceptions and exports the leaves only.

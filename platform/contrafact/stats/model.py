@@ -1,0 +1,494 @@
+"""Mixed models of any table of ratings: a formula in lme4's notation in, estimates that a referee accepts out.
+
+    from contrafact.stats import fit
+    found = fit(table, "value ~ dose + (1 + dose | participant) + (1 | image)")
+    print(found.summary())
+
+Gaussian models are fitted by REML or maximum likelihood with Satterthwaite's degrees of freedom
+(:mod:`contrafact.stats.linear`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from contrafact.errors import UserError, nearest
+from contrafact.stats.crossproducts import Factor
+from contrafact.stats.formula import INTERCEPT, Design, design, parse
+from contrafact.stats.linear import LinearFit, LinearModel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MIN_INTERCEPT, MIN_SLOPE = 3, 5
+"""Fewer levels give no variance at all, or a slope's that is a guess."""
+
+Family = Literal["gaussian"]
+FAMILIES: dict[str, tuple[str, ...]] = {"gaussian": ("identity",)}
+"""Families and their links, the default first."""
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """An estimate with its test against 0; ``df`` is infinite where the test is Wald's."""
+
+    term: str
+    estimate: float
+    se: float
+    df: float
+    statistic: float
+    p: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class RandomTerm:
+    """The SD of one random column; ``corr`` are its correlations with the earlier columns of its bracket."""
+
+    group: str
+    term: str
+    sd: float
+    corr: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LikelihoodRatio:
+    """Two models of the same rows, the smaller inside the larger."""
+
+    statistic: float
+    df: int
+    p: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Shares of variance after Nakagawa & Schielzeth (2013) and Nakagawa, Johnson & Schielzeth (2017).
+
+    ``parts`` are the variances: ``fixed``, one for each group, ``residual``.
+    """
+
+    marginal: float
+    conditional: float
+    parts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class MixedModel:
+    """A fitted mixed model.
+
+    Attributes:
+        coefficients: fixed effects in the order of the formula.
+        random: SDs and correlations of each group; the last of a gaussian model is the ``Residual``.
+        loglik: log-likelihood, or REML's; ``criterion`` is minus twice that.
+        singular: a variance is zero or a correlation one at the optimum; ``vanished`` names which.
+        notes: sentences that belong beside the numbers.
+        n, dropped: rows used, and rows left out because a value was missing.
+        groups: levels of each grouping factor.
+        level: confidence level of every interval.
+    """
+
+    formula: str
+    family: str
+    link: str
+    method: str
+    coefficients: tuple[Coefficient, ...]
+    random: tuple[RandomTerm, ...]
+    loglik: float
+    criterion: float
+    converged: bool
+    singular: bool
+    vanished: tuple[str, ...]
+    notes: tuple[str, ...]
+    n: int
+    dropped: int
+    groups: dict[str, int]
+    level: float
+    design: Design = field(repr=False)
+    engine: LinearFit = field(repr=False)
+    reml: bool = field(repr=False)
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        return tuple(coefficient.term for coefficient in self.coefficients)
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but the data, for JSON: what is undefined or infinite is None."""
+        return {
+            "formula": self.formula,
+            "family": self.family,
+            "link": self.link,
+            "method": self.method,
+            "coefficients": [_defined(asdict(each)) for each in self.coefficients],
+            "random": [
+                _defined({**asdict(each), "corr": _single(each.corr)}) for each in self.random
+            ],
+            **_defined({"loglik": self.loglik, "criterion": self.criterion}),
+            "converged": self.converged,
+            "singular": self.singular,
+            "vanished": list(self.vanished),
+            "notes": list(self.notes),
+            "n": self.n,
+            "dropped": self.dropped,
+            "groups": self.groups,
+            "level": self.level,
+        }
+
+    def summary(self) -> str:
+        """Everything a reader needs, as text."""
+        head = ("", "estimate", "SE", "df", "t" if self.family == "gaussian" else "z", "p", "low", "high")
+        rows = [
+            (c.term, *(_short(v) for v in (c.estimate, c.se, c.df, c.statistic)), _p(c.p), _short(c.low), _short(c.high))
+            for c in self.coefficients
+        ]
+        random = [(r.group, r.term, _short(r.sd), " ".join(f"{c:.2f}" for c in r.corr)) for r in self.random]
+        groups = ", ".join(f"{levels} of {name}" for name, levels in self.groups.items())
+        state = "converged" if self.converged else "NOT CONVERGED"
+        lines = [
+            self.formula,
+            f"{self.method}; {state}",
+            f"{self.n} rows ({self.dropped} left out for missing values), {groups}",
+            f"log-likelihood {self.loglik:.3f}, criterion {self.criterion:.3f}",
+            "",
+            _aligned([head, *rows]),
+            "",
+            _aligned([("group", "term", "SD", "corr"), *random]),
+            *(f"Note: {note}." for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+    def contrast(self, weights: Mapping[str, float], label: str = "") -> Coefficient:
+        """Estimate and test of ``sum(weight * coefficient)``.
+
+        Raises:
+            UserError: a name is no coefficient, or no weight differs from 0.
+        """
+        for name in weights:
+            if name not in self.terms:
+                near = nearest(name, self.terms)
+                raise UserError(f"The model has no coefficient '{name}'.", hint=f"Did you mean '{near}'?" if near else "")
+        c = np.array([float(weights.get(name, 0.0)) for name in self.terms])
+        if not c.any():
+            raise UserError("A contrast needs a weight that is not 0.")
+        spoken = label or " ".join(f"{weight:+g} {name}" for name, weight in weights.items() if weight)
+        return _tested(spoken, c, self.engine, self.n, self.level)
+
+    def means(self, *names: str) -> tuple[Coefficient, ...]:
+        """Estimated marginal means of the categories ``names`` (all of their combinations), on the scale of the link.
+
+        Other categories count each level alike and numbers are at their mean, as in R's emmeans.
+        """
+        cells, x = self.design.grid(names)
+        return tuple(
+            _tested(" ".join(cell) or "mean", self._padded(row), self.engine, self.n, self.level)
+            for cell, row in zip(cells, x, strict=True)
+        )
+
+    def differences(self, *names: str) -> tuple[Coefficient, ...]:
+        """Every pair of the marginal means of ``names``, the first minus the second, without correction."""
+        cells, x = self.design.grid(names)
+        pairs = [(i, j) for i in range(len(cells)) for j in range(i + 1, len(cells))]
+        return tuple(
+            _tested(
+                f"{' '.join(cells[i])} - {' '.join(cells[j])}", self._padded(x[i] - x[j]), self.engine, self.n, self.level
+            )
+            for i, j in pairs
+        )
+
+    def _padded(self, row: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.zeros(len(self.terms) - len(row)), row])
+
+    def random_effects(self) -> pd.DataFrame:
+        """Predicted effects with intervals: ``group``, ``level``, ``term``, ``effect``, ``sd``, ``low``, ``high``.
+
+        ``sd`` is that of the effect given the data, fixed effects and variances held (lme4's conditional SD).
+        """
+        tables = []
+        half = float(stats.norm.ppf((1 + self.level) / 2))
+        engine = self.engine
+        for factor, effects, cov in zip(self.design.factors, engine.effects, engine.effect_cov, strict=True):
+            sd = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0.0))
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "group": factor.name,
+                        "level": np.repeat(factor.labels, len(factor.terms)),
+                        "term": np.tile(np.array(factor.terms, dtype=object), factor.levels),
+                        "effect": effects.ravel(),
+                        "sd": sd.ravel(),
+                        "low": (effects - half * sd).ravel(),
+                        "high": (effects + half * sd).ravel(),
+                    }
+                )
+            )
+        return pd.concat(tables, ignore_index=True)
+
+    def r2(self) -> Explained:
+        """Variance that the fixed effects explain (marginal) and that fixed and random effects explain (conditional).
+
+        Random slopes enter by their mean square over the rows (Johnson 2014). The residual variance of a gaussian
+        model is its own.
+        """
+        beta = self.engine.beta[len(self.terms) - self.design.x.shape[1] :]
+        parts = {"fixed": float(np.var(self.design.x @ beta, ddof=1))}
+        for factor, block in zip(self.design.factors, self.engine.lambdas, strict=True):
+            spread = self.engine.sigma**2 * ((factor.z @ block) ** 2).sum(axis=1)
+            parts[factor.name] = float(spread.mean())
+        parts["residual"] = self.engine.sigma**2
+        whole = sum(parts.values())
+        return Explained(parts["fixed"] / whole, 1 - parts["residual"] / whole, parts)
+
+    def picture(self) -> Figure:
+        """Coefficients with their intervals (without the intercept), and the random effects of each group, sorted."""
+        from matplotlib.figure import Figure
+
+        effects = self.random_effects()
+        panels = [(name, term) for name, term in effects[["group", "term"]].drop_duplicates().itertuples(index=False)]
+        figure = Figure(figsize=(4 + 2.6 * len(panels), 4), layout="constrained")
+        axes = figure.subplots(1, 1 + len(panels), squeeze=False)[0]
+        shown = [c for c in self.coefficients if c.term != INTERCEPT] or list(self.coefficients)
+        place = np.arange(len(shown))[::-1]
+        errors = [[c.estimate - c.low for c in shown], [c.high - c.estimate for c in shown]]
+        axes[0].errorbar([c.estimate for c in shown], place, xerr=errors, fmt="o", color="black")
+        axes[0].set_yticks(place, [c.term for c in shown])
+        axes[0].set_title(f"fixed effects, {self.level:.0%}")
+        axes[0].axvline(0, color="grey", linewidth=0.8)
+        for axis, (name, term) in zip(axes[1:], panels, strict=True):
+            rows = effects[(effects["group"] == name) & (effects["term"] == term)].sort_values("effect")
+            rank = np.arange(len(rows))
+            axis.hlines(rank, rows["low"], rows["high"], color="silver", linewidth=0.8)
+            axis.plot(rows["effect"], rank, ".", color="black", markersize=3)
+            axis.axvline(0, color="grey", linewidth=0.8)
+            axis.set_yticks([])
+            axis.set_title(f"{term} | {name}")
+        return figure
+
+
+def fit(
+    table: pd.DataFrame,
+    formula: str,
+    *,
+    family: str = "gaussian",
+    link: str | None = None,
+    reml: bool = True,
+    weights: str | None = None,
+    levels: Mapping[str, Sequence[object]] | None = None,
+    level: float = 0.95,
+) -> MixedModel:
+    """Fit a mixed model.
+
+    Args:
+        table: one row an observation; rows with a missing value in a column used are left out and counted.
+        formula: lme4's notation, see :mod:`contrafact.stats.formula`.
+        family: ``gaussian``.
+        link: ``identity``.
+        reml: REML (default) or maximum likelihood.
+        weights: a column; the residual variance is inverse to it.
+        levels: order of the levels of a category, its reference first.
+        level: confidence level of intervals.
+
+    Raises:
+        UserError: anything in formula or table that cannot be fitted, with the change that would mend it.
+    """
+    chosen = _link(family, link)
+    if not 0 < level < 1:
+        raise UserError(f"A confidence level lies between 0 and 1, not at {level}.")
+    made = design(table, parse(formula), weights=weights, levels=levels)
+    notes = _enough(made, gaussian=family == "gaussian")
+    y = _numbers(made) - made.offset
+    if np.ptp(y) == 0:
+        raise UserError(f"All values of '{made.formula.response}' are the same: there is nothing to explain.")
+    engine = LinearModel(y, made.x, made.factors, made.weights).fit(reml=reml)
+    return _assembled(made, engine, family, chosen, reml, level, notes)
+
+
+def _assembled(
+    made: Design, engine: LinearFit, family: str, link: str, reml: bool, level: float, notes: list[str]
+) -> MixedModel:
+    n = len(made.x)
+    vanished = _vanished(made.factors, engine)
+    if vanished:
+        notes = [*notes, f"the fit is singular, all terms kept: {'; '.join(vanished)}"]
+    if not engine.converged:
+        notes = [*notes, f"the search ended with a gradient of {engine.gradient:.2g}: do not use these numbers"]
+    names = made.terms
+    return MixedModel(
+        formula=made.formula.text,
+        family=family,
+        link=link,
+        method=f"linear mixed model, {'REML' if reml else 'maximum likelihood'}, Satterthwaite df",
+        coefficients=tuple(
+            _tested(name, row, engine, n, level) for name, row in zip(names, np.eye(len(names)), strict=True)
+        ),
+        random=_random(made.factors, engine, residual=True),
+        loglik=-engine.criterion / 2,
+        criterion=engine.criterion,
+        converged=engine.converged,
+        singular=bool(vanished),
+        vanished=vanished,
+        notes=tuple(notes),
+        n=n,
+        dropped=made.dropped,
+        groups={factor.name: factor.levels for factor in made.factors},
+        level=level,
+        design=made,
+        engine=engine,
+        reml=reml,
+    )
+
+
+def _tested(label: str, c: np.ndarray, engine: LinearFit, n: int, level: float) -> Coefficient:
+    estimate = float(c @ engine.beta)
+    variance = float(c @ engine.cov @ c)
+    se = math.sqrt(variance) if variance > 0 else math.nan
+    df = engine.satterthwaite(c)
+    if not 1 <= df <= n:
+        df = float(n - len(c))
+    statistic = estimate / se
+    half = se * float(stats.t.ppf((1 + level) / 2, df))
+    p = 2 * float(stats.t.sf(abs(statistic), df))
+    return Coefficient(label, estimate, se, df, statistic, p, estimate - half, estimate + half)
+
+
+def _random(factors: Sequence[Factor], engine: LinearFit, *, residual: bool) -> tuple[RandomTerm, ...]:
+    found = []
+    for factor, block in zip(factors, engine.lambdas, strict=True):
+        covariance = block @ block.T * engine.sigma**2
+        sds = np.sqrt(np.diag(covariance))
+        for i, term in enumerate(factor.terms):
+            earlier = np.flatnonzero(factor.free[i, :i])
+            corr = tuple(
+                float(covariance[i, j] / (sds[i] * sds[j])) if sds[i] * sds[j] > 0 else math.nan for j in earlier
+            )
+            found.append(RandomTerm(factor.name, term, float(sds[i]), corr))
+    return (*found, RandomTerm("Residual", "", engine.sigma, ())) if residual else tuple(found)
+
+
+def _vanished(factors: Sequence[Factor], engine: LinearFit) -> tuple[str, ...]:
+    found = []
+    for factor, block, flat in zip(factors, engine.lambdas, engine.vanished, strict=True):
+        for i in flat:
+            if np.abs(block[i]).max() == 0:
+                found.append(f"the variance of {factor.terms[i]} by {factor.name} is zero")
+            else:
+                found.append(f"{factor.terms[i]} by {factor.name} is fixed by the earlier terms of its bracket")
+    return tuple(found)
+
+
+def _enough(made: Design, *, gaussian: bool) -> list[str]:
+    """Refuse what no table of this shape can tell; what it can barely tell is a note."""
+    notes = []
+    n = len(made.x)
+    for factor in made.factors:
+        slopes = [term for term in factor.terms if term != INTERCEPT]
+        if factor.levels == 1:
+            raise UserError(
+                f"'{factor.name}' has one level only, so it cannot vary.", hint=f"Drop it, or sample more of '{factor.name}'."
+            )
+        if slopes and factor.levels < MIN_SLOPE:
+            raise UserError(
+                f"'{factor.name}' has {factor.levels} levels, too few for a random slope of '{slopes[0]}'.",
+                hint=f"Plan at least {MIN_SLOPE} of '{factor.name}', or make '{slopes[0]} : {factor.name}' a fixed effect.",
+            )
+        if factor.levels < MIN_INTERCEPT:
+            raise UserError(
+                f"'{factor.name}' has {factor.levels} levels, too few for a variance.",
+                hint=f"Plan at least {MIN_SLOPE} of '{factor.name}', or make '{factor.name}' a fixed effect.",
+            )
+        if factor.levels < MIN_SLOPE:
+            notes.append(f"the variance of '{factor.name}' rests on {factor.levels} levels; plan at least {MIN_SLOPE}")
+        if gaussian and factor.columns >= n:
+            raise UserError(
+                f"'{factor.name}' has {factor.columns} random effects for {n} rows, so they cannot be told from the residual.",
+                hint=f"Rate each '{factor.name}' more than once" + (", or drop a slope." if slopes else "."),
+            )
+    if n <= made.x.shape[1]:
+        raise UserError(f"{n} rows cannot tell {made.x.shape[1]} fixed effects.")
+    return notes
+
+
+def _numbers(made: Design) -> np.ndarray:
+    if not pd.api.types.is_numeric_dtype(made.y):
+        raise UserError(f"'{made.formula.response}' must be a number for the gaussian family.")
+    return made.y.to_numpy(float)
+
+
+def _link(family: str, link: str | None) -> str:
+    if family not in FAMILIES:
+        raise UserError(f"The family '{family}' is not known; there are: {', '.join(FAMILIES)}.")
+    if link is None:
+        return FAMILIES[family][0]
+    if link not in FAMILIES[family]:
+        raise UserError(f"The family '{family}' has the links {', '.join(FAMILIES[family])}, not '{link}'.")
+    return link
+
+
+def likelihood_ratio(small: MixedModel, large: MixedModel) -> LikelihoodRatio:
+    """Test ``large`` against ``small`` on the same rows; gaussian models are refitted by maximum likelihood.
+
+    Raises:
+        UserError: the models do not share rows, response and family, or ``large`` has no more parameters.
+    """
+    one, two = (_by_likelihood(model) for model in (small, large))
+    if one.family != two.family or one.link != two.link or one.n != two.n or one.design.formula.response != two.design.formula.response:
+        raise UserError("A likelihood-ratio test needs two models of the same response, family and rows.")
+    if not np.array_equal(np.asarray(one.design.y), np.asarray(two.design.y)):
+        raise UserError("A likelihood-ratio test needs two models of the same response, family and rows.")
+    df = _parameters(two) - _parameters(one)
+    if df <= 0:
+        raise UserError("The second model of a likelihood-ratio test must have more parameters than the first.")
+    statistic = max(0.0, one.criterion - two.criterion)
+    note = ""
+    if _variances(one) != _variances(two):
+        note = "a variance under test lies on the edge of its range, so p is too large (Self & Liang 1987)"
+    return LikelihoodRatio(statistic, df, float(stats.chi2.sf(statistic, df)), note)
+
+
+def _by_likelihood(model: MixedModel) -> MixedModel:
+    if not model.reml:
+        return model
+    made = model.design
+    engine = LinearModel(_numbers(made) - made.offset, made.x, made.factors, made.weights).fit(reml=False)
+    return _assembled(made, engine, model.family, model.link, False, model.level, [])
+
+
+def _variances(model: MixedModel) -> int:
+    return sum(int(factor.free.sum()) for factor in model.design.factors)
+
+
+def _parameters(model: MixedModel) -> int:
+    return len(model.terms) + _variances(model)
+
+
+def _single(corr: tuple[float, ...]) -> object:
+    """As VarCorr prints it: nothing, a number, or the row of a triangle."""
+    known = [None if math.isnan(value) else value for value in corr]
+    return known if len(known) > 1 else known[0] if known else None
+
+
+def _defined(facts: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in facts.items()}
+
+
+def _short(value: float) -> str:
+    if math.isnan(value):
+        return "not estimable"
+    return "" if math.isinf(value) else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+
+
+def _p(value: float) -> str:
+    return "not estimable" if math.isnan(value) else "< .001" if value < 0.001 else f"{value:.3f}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = ["  ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
