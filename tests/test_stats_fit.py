@@ -41,7 +41,7 @@ def test_row_order_level_names_and_units_do_not_matter(seed: int, a: float, b: f
     first = small(seed)
     formula = "y ~ x + (1 + x | p) + (1 | i)"
     one = fit(first, formula)
-    names = {name: f"z{k}" for k, name in enumerate(reversed(sorted(first["p"].unique())))}
+    names = {name: f"z{k}" for k, name in enumerate(sorted(first["p"].unique(), reverse=True))}
     other = fit(
         first.sample(frac=1, random_state=seed % 1000).assign(
             y=lambda t: a * t["y"] + b, x=lambda t: t["x"] / c, p=lambda t: t["p"].map(names)

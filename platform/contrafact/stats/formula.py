@@ -23,8 +23,9 @@ from contrafact.errors import UserError, nearest
 from contrafact.stats.crossproducts import Factor
 
 FUNCTIONS = frozenset(
-    "C I Q abs bs cc center cr cs exp exp10 exp2 factor log log10 log2 poly scale sqrt standardize".split()
-)
+    ("C", "I", "Q", "abs", "bs", "cc", "center", "cr", "cs", "exp", "exp10", "exp2", "factor", "log", "log10", "log2",
+     "poly", "scale", "sqrt", "standardize")
+)  # fmt: skip
 """What a formula may call. A formula is evaluated as Python, so nothing else is let through."""
 
 INTERCEPT = "(Intercept)"
@@ -189,8 +190,9 @@ def design(
         value = _matrix(f"0 + {piece}", rows, formula.text).to_numpy(float)
         _finite(value, (f"offset({piece})",))
         offset += value.sum(axis=1)
-    response = rows[formula.response] if formula.response in rows else None
-    if response is None:
+    if formula.response in rows:
+        response = rows[formula.response]
+    else:
         value = _matrix(f"0 + {formula.response}", rows, formula.text)
         _finite(value.to_numpy(float), (formula.response,))
         response = value.iloc[:, 0]
@@ -362,7 +364,7 @@ def _category(column: pd.Series, declared: Sequence[object] | None) -> pd.Series
         found = pd.Series(pd.Categorical(text, categories=sorted(text.unique())), index=column.index)
     else:
         return column
-    return found.cat.remove_unused_categories().rename(column.name)
+    return found.cat.remove_unused_categories()
 
 
 def _finite(values: np.ndarray, names: Sequence[str]) -> None:
