@@ -20,6 +20,8 @@ from contrafact.predictors.train import FitConfig, calibrate, fit
 from contrafact.run.context import Context
 from contrafact.store.records import ModelRecord
 
+DENOISED = 1_000  # images at least from which the steering guide learns
+
 
 def run(context: Context) -> dict[str, Any]:
     """Facts: files of the denoiser and of the guide that steers, last loss, names and units of the conditions."""
@@ -146,7 +148,10 @@ def _on_denoised(
         return folder
     if config.denoised_share > 0:
         train, validation = data.split == "train", data.split == "validation"
-        images, outcome = data.images[train], data.outcome[:, None]
+        # Few photographs are noised several times over, or the guide would learn these very noises by heart.
+        draws = -(-DENOISED // int(train.sum()))
+        images = np.concatenate([data.images[train]] * draws)
+        outcome, known = np.tile(data.outcome[train], draws)[:, None], np.tile(conditions, (draws, 1))
         schedule = Schedule(denoiser.alphas_cumprod)
         rng = seeds.generator(context.study.seed, "denoised")
         denoised = np.empty_like(images)
@@ -154,14 +159,13 @@ def _on_denoised(
             x = as_input(images[k : k + 250])
             t = torch.from_numpy(rng.integers(0, int(0.7 * len(schedule)), len(x)))
             noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
-            known = torch.from_numpy(conditions[k : k + 250])
-            clean = denoiser.predict(schedule.add_noise(x, noise, t), t, known).clean
+            condition = torch.from_numpy(known[k : k + 250])
+            clean = denoiser.predict(schedule.add_noise(x, noise, t), t, condition).clean
             denoised[k : k + 250] = decode.to_uint8(clean.clamp(-1, 1).numpy())
-        settings = FitConfig(
-            max(1, config.epochs // 2), config.batch, config.learning_rate / 4, config.denoised_share, config.augment
-        )
+        epochs = max(1, config.epochs // (2 * draws))
+        settings = FitConfig(epochs, config.batch, config.learning_rate / 4, config.denoised_share, config.augment)
         seed = seeds.integer(context.study.seed, "guide_denoised")
-        fit(guide, images, outcome[train], settings, seed, denoised=denoised)
-        calibrate(guide, data.images[validation], outcome[validation])
+        fit(guide, images, outcome, settings, seed, denoised=denoised)
+        calibrate(guide, data.images[validation], data.outcome[validation][:, None])
     guide.save(folder)
     return folder

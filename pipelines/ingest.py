@@ -193,7 +193,7 @@ def _box_finder(
 
     def face(k: int, picture: Image.Image) -> decode.Box | str:
         found = crop.find_face(picture)
-        return crop.square(found, picture.size, crop.MARGIN) if found else "no face that two detectors agree on"
+        return crop.square(found, picture.size, images.crop_margin) if found else "no face that two detectors agree on"
 
     def given(boxes: np.ndarray, k: int, picture: Image.Image) -> decode.Box | str:
         left, top, width, height = map(float, boxes[k])

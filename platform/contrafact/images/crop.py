@@ -23,7 +23,6 @@ VOTES = 2  # cascades that must agree on a face
 OVERLAP = 0.5  # intersection over union from which two boxes are one face
 DETECT_SIDE = 256  # pixels of the short side on which faces are sought
 SMALLEST = 0.15  # of the short side: smaller boxes are not the face of a portrait
-MARGIN = 0.15  # of the face's width, added on each side: chin and forehead are inside
 
 ODD_Z = 4.0  # robust SD from the median
 ODD_LEAST = 0.1  # share of the short side (centre) or of the size below which no deviation is odd

@@ -84,6 +84,9 @@ class Images(Part):
         default="none",
         description="`boxes` reads box_left, box_top, box_width, box_height (pixels) from the manifest",
     )
+    crop_margin: float = Field(
+        default=0.15, ge=-0.2, le=1, description="`crop: face`: share of the face's width added on each side"
+    )
     splits: Splits = Splits()
     extra: str | None = Field(None, description="manifest of unlabelled images for the generator alone")
 
