@@ -18,7 +18,10 @@ import pandas as pd
 import pytest
 
 from contrafact.errors import UserError
-from contrafact.study.schema import Question
+from contrafact.readings.results import reading
+from contrafact.report import render
+from contrafact.store.files import Files
+from contrafact.study.schema import Question, Study
 from contrafact.survey import batch
 from contrafact.survey.formats import FORMATS, Reading, alone
 from contrafact.survey.formats.guard import FORMULA_STARTS, is_number, unguarded
@@ -36,6 +39,8 @@ HOSTILE = [
     "[[Block:x]]\n\n[[Question:MC]]", "${e://Field/PROLIFIC_PID}", "{participant} {panel.x}", "$image", 'quo"te, comma; \r\n tab\t end',
     "x" * 1_000_000,
 ]  # fmt: skip
+ATTRIBUTES = {"lang", "charset", "name", "content", "class", "id", "href", "src", "alt", "scope", "style", "role", "aria-labelledby",
+              "aria-label", "colspan", "rowspan", "open", "width", "height", "title", "datetime", "tabindex", "data-run", "http-equiv"}  # fmt: skip
 SAFE = '= <b> + "x" {a} $x [[y]]'
 
 
@@ -213,12 +218,13 @@ def test_pictures_need_an_address_where_the_format_does_not_carry_them(tmp_path,
 class Tags(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
-        self.found, self.text = set(), []
+        self.found, self.text, self.attributes = set(), [], []
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         self.found.add(tag)
+        self.attributes.append([name for name, _ in attrs])
 
     def handle_data(self, data):
         self.text.append(data)
@@ -276,6 +282,28 @@ def test_hostile_answers_come_in_whole_and_go_out_harmless(tmp_path):
             found = list(csv.DictReader(lines))
         assert [unguarded(row["text"]) for row in found] == HOSTILE
         assert not [c for row in found for c in row.values() if c[:1] in tuple(FORMULA_STARTS) and not is_number(c)]
+
+
+def test_hostile_texts_in_a_study_do_no_harm_in_its_report(tmp_path):
+    """Title, question, claims and wording of a study, and the names of its pictures."""
+    files = Files((tmp_path / "files").as_uri())
+    rows = [("one", "up", arm, 0, dose, files.put(picture(None)), 0.0) for arm, dose in (("null", 0.0), ("treated", 1.5), ("sham", 1.5))]
+    columns = ["image", "direction", "arm", "draw", "dose", "pixels_sha256", "judge_dose"]
+    for text in (text[:80] for text in HOSTILE):
+        long = f"{text} and so on"
+        claim = {"id": "H1", "claim": long, "direction": "up", "question": "trust", "primary": True}
+        question = {"name": "trust", "text": long, "low": text[:80], "high": SAFE}
+        study = Study.model_validate({
+            "study": "hostile", "title": long, "question": long, "directions": {"up": {"hold": ["skin"]}},
+            "survey": {"questions": [question]}, "hypotheses": [claim],
+        })  # fmt: skip
+        shown = pd.DataFrame(rows, columns=columns).assign(image=f"{text[:40]}.png")
+        said = render(reading(study, {}, files, stimuli=shown, provenance=[(text, text)]))
+        page = Tags(said)
+        assert not page.found & {"script", "iframe", "object", "embed", "link", "b"}, text
+        assert all(set(attrs) <= ATTRIBUTES for attrs in page.attributes), "no handler of an event comes in"
+        words = " ".join("".join(page.text).split())
+        assert " ".join(long.split()) in words, "and it is there to be read, whole"
 
 
 @pytest.mark.browser

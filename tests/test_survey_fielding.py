@@ -1,5 +1,7 @@
 """A study in the field, end to end in a real store: registered, out, in, counted."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,6 +101,44 @@ def test_files_are_taken_in_together_or_not_at_all(ground, loaded, stimuli, tmp_
     assert ground.answers(1, name).empty
     fielding.import_answers(ground, 1, loaded.study, [good, bad], simulated=True)
     assert len(ground.answers(1, name)) == len(rows)
+
+
+def test_a_corrected_file_shows_its_difference_before_it_takes_the_place_of_the_first(ground, loaded, stimuli, tmp_path):
+    name, path = fielded(ground, loaded, stimuli, tmp_path)
+    fielding.import_answers(ground, 1, loaded.study, [path], simulated=True)
+    rows = pd.read_csv(path)
+    picture = rows.index[rows["question"] != batch.ATTENTION][3]
+    before, after = rows.loc[picture, "value"], round((rows.loc[picture, "value"] + 31) % 100, 1)
+    corrected = tmp_path / "corrected.csv"
+    rows.assign(value=rows["value"].where(rows.index != picture, after)).to_csv(corrected, index=False)
+    difference = rf"row {picture + 2}, value: {after:g} here, but {before:g} in an earlier import.*--correct"
+    with pytest.raises(UserError, match=re.compile(difference, re.DOTALL)):
+        fielding.import_answers(ground, 1, loaded.study, [corrected], simulated=True, dry_run=True)
+
+    fate = fielding.import_answers(ground, 1, loaded.study, [corrected], simulated=True, correct=True, dry_run=True)[str(corrected)]
+    assert (fate.corrected, fate.duplicates) == (1, len(rows) - 1) and before in set(ground.answers(1, name)["value"])
+    fate = fielding.import_answers(ground, 1, loaded.study, [corrected], simulated=True, correct=True)[str(corrected)]
+    assert fate.problems == (f"row {picture + 2}, value: {after:g} takes the place of {before:g}",)
+    answers = ground.answers(1, name)
+    assert len(answers) == len(rows)
+    [entry] = ground.audit(1)
+    assert entry.action == "correction"
+    assert [(a["before"], a["after"], a["position"]) for a in entry.detail["answers"]] == [(before, after, rows.loc[picture, "position"] - 1)]
+    kept = answers.set_index(["list", "position", "question"])["value"]
+    change = entry.detail["answers"][0]
+    assert kept[change["list"], change["position"], change["question"]] == after
+    again = fielding.import_answers(ground, 1, loaded.study, [corrected], simulated=True, correct=True)[str(corrected)]
+    assert (again.corrected, again.duplicates) == (0, len(rows)) and len(ground.audit(1)) == 1
+
+
+def test_who_is_left_out_is_counted_in_rows_and_taken_in(ground, loaded, stimuli, tmp_path):
+    name, path = fielded(ground, loaded, stimuli, tmp_path)
+    rows = pd.read_csv(path)
+    first = rows["assignment"] == rows["assignment"].iloc[0]
+    rows.assign(response_ms=rows["response_ms"].where(~first, 20)).to_csv(path, index=False)
+    counts = [fielding.import_answers(ground, 1, loaded.study, [path], simulated=True)[str(path)].excluded for _ in range(2)]
+    assert counts == [15, 15] and len(ground.answers(1, name)) == len(rows), "the same in a second import"
+    assert fielding.exclude(ground, 1, loaded.study)["speed"] == 1
 
 
 def test_a_list_only_begun_is_incomplete_and_one_not_begun_is_nobody(ground, loaded, stimuli, tmp_path):

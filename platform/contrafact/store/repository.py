@@ -1126,9 +1126,8 @@ def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame, correc
         detail = {"batch": batch.name, "answers": corrected}
         session.add(m.Audit(study_id=batch.study_id, actor="import", action="correction", detail=detail, at=at))
     answered = {trial_id for trial_id, _ in known}
+    open_ = {owner for (owner, _), trial_id in trials.items() if trial_id not in answered}
     for assignment in assignments.values():
-        if assignment.id in begun and all(
-            trial_id in answered for (owner, _), trial_id in trials.items() if owner == assignment.id
-        ):
+        if assignment.id in begun and assignment.id not in open_:
             assignment.status, assignment.finished = "done", at
     return len(new)

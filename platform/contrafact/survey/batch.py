@@ -205,8 +205,9 @@ def read_answers(
             continue
         if fate == "unmatched" and (code := next((a.assignment for a in row.answers if a.assignment), "")):
             reading.complain(row, f"assignment: '{code[:40]}' is not of this batch")
-        if fate == "corrected":
-            reading.complain(row, f"value: {answers[0]['value']:g} takes the place of an earlier answer")
+        for answer in answers:
+            if answer["corrected"]:
+                reading.complain(row, f"value: {answer['value']:g} takes the place of {answer.pop('before'):g}")
         reading.settle(row, fate, len(answers))
         accepted += answers
     columns = ["assignment", "position", "question", "value", "response_ms", "pid_hash", "corrected"]
@@ -281,7 +282,7 @@ class _Ledger:
         if response_ms < 0 or response_ms > LONGEST_MS:
             raise _Bad(f"response_ms: {response_ms:g} is outside 0 to {LONGEST_MS}")
         pid = self._person(code, row.participant)
-        fate = "accepted"
+        fate, first = "accepted", math.nan
         if key in self.known:
             place, first = self.known[key]
             if first == value:
@@ -298,6 +299,7 @@ class _Ledger:
             "response_ms": response_ms,
             "pid_hash": pid,
             "corrected": fate == "corrected",
+            "before": first,
         }
 
     def _place(self, answer: Answer) -> tuple[int, str]:

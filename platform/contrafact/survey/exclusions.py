@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 ATTENTION_TOLERANCE = 5.0  # points on 0 to 100 by which an attention trial may be missed
@@ -32,28 +31,36 @@ def excluded(answers: pd.DataFrame) -> pd.DataFrame:
     100), ``target`` (NaN on pictures), ``response_ms`` (NaN where unknown). A rule that cannot be judged (no times, no
     attention trials) leaves nobody out. Straight-lining asks for each question apart and holds if all agree.
     """
+    pictures, attention = answers[answers["kind"] == "image"], answers[answers["kind"] == "attention"]
+    seen = pictures.dropna(subset=["value"])
     found: list[tuple[object, str, str]] = []
-    for participant, own in answers.groupby("participant", sort=True):
-        pictures, attention = own[own["kind"] == "image"], own[own["kind"] == "attention"]
-        seen = pictures.dropna(subset=["value"])
 
-        missed = (attention["value"] - attention["target"]).abs()
-        failed = int((missed > ATTENTION_TOLERANCE).sum())  # an unanswered one is not a failure but incomplete
-        if failed > attention_limit(len(attention)):
-            found.append((participant, "attention", f"{failed} of {len(attention)} failed"))
+    missed = (attention["value"] - attention["target"]).abs() > ATTENTION_TOLERANCE
+    asked = attention.groupby("participant").size().to_dict()
+    for person, failed in missed.groupby(attention["participant"]).sum().items():
+        if failed > attention_limit(asked[person]):  # an unanswered one is not a failure but incomplete
+            found.append((person, "attention", f"{failed} of {asked[person]} failed"))
 
-        top = [values.value_counts(normalize=True).iloc[0] for _, values in seen.groupby("question")["value"]]
-        enough = all(n >= STRAIGHT_FROM for n in seen.groupby("question").size())
-        if top and enough and min(top) >= STRAIGHT_SHARE:
-            found.append((participant, "straight_lining", f"{min(top):.0%} of answers alike"))
+    each = seen.groupby(["participant", "question"])
+    alike = seen.groupby(["participant", "question", "value"]).size().groupby(["participant", "question"]).max()
+    share = (alike / each.size()).groupby("participant").min()
+    enough = each.size().groupby("participant").min() >= STRAIGHT_FROM
+    for person, top in share[enough & (share >= STRAIGHT_SHARE)].items():
+        found.append((person, "straight_lining", f"{top:.0%} of answers alike"))
 
-        pace = float(np.median(times)) if len(times := seen["response_ms"].dropna()) else np.nan
-        if pace < FASTEST_MS:
-            found.append((participant, "speed", f"median {pace:.0f} ms"))
+    pace = seen.dropna(subset=["response_ms"]).groupby("participant")["response_ms"].median()
+    for person, median in pace[pace < FASTEST_MS].items():
+        found.append((person, "speed", f"median {median:.0f} ms"))
 
-        if len(seen) < COMPLETE_SHARE * len(pictures):
-            found.append((participant, "incomplete", f"{len(seen)} of {len(pictures)} answered"))
-    return pd.DataFrame(found, columns=["participant", "rule", "detail"])
+    given = seen.groupby("participant").size().to_dict()
+    for person, shown in pictures.groupby("participant").size().items():
+        if given.get(person, 0) < COMPLETE_SHARE * shown:
+            found.append((person, "incomplete", f"{given.get(person, 0)} of {shown} answered"))
+
+    order = list(RULES)
+    found.sort(key=lambda row: order.index(row[1]))
+    table = pd.DataFrame(found, columns=["participant", "rule", "detail"])
+    return table.sort_values("participant", kind="stable", ignore_index=True)
 
 
 def counts(exclusions: pd.DataFrame) -> dict[str, int]:
