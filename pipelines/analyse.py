@@ -28,6 +28,8 @@ def run(context: Context) -> dict[str, Any]:
     assert study.survey is not None
     registration = unchanged_registration(context)
     table = context.store.ratings_table(context.study_id)
+    # A batch is one set of stimuli; answers to an earlier set are kept, and are not evidence about this one.
+    table = table[table["batch"] == context.upstream["field"]["batch"]]
     # Simulated people and people are never pooled.
     table = table[table["simulated"].astype(bool) == (study.survey.respondents is not None)]
     # A set withdrawn after registration is an amendment: its ratings stay in the store and out of the analysis.

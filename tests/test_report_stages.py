@@ -54,7 +54,7 @@ def context(tmp_path: Path) -> Iterator[Context]:
         store.put_stimuli(study_id, stage, rows)
         stimuli = store.stimuli_table(study_id).assign(key=lambda table: table["stimulus"])
         fielding.freeze(store, study_id, loaded, stimuli, {})
-        fielding.open_batch(store, study_id, loaded.study, stimuli)
+        name = fielding.open_batch(store, study_id, loaded.study, stimuli)
         seen = stimuli.assign(reading=stimuli["dose"] * (stimuli["arm"] == "treated"), mark=0.0)
         answers = tmp_path / "answers.csv"
         batch.write_csv(answers, fielding.simulated_answers(fielding.trials_of(store, study_id, loaded.study), seen, loaded.study))
@@ -70,7 +70,7 @@ def context(tmp_path: Path) -> Iterator[Context]:
             files=files, folder=folder, settings=home, tracker=tracker, tracking_run=tracker.start("analyse"),
             upstream={
                 "gate": {"truth_readings": files.put(target.getvalue()), "quality": {"judge_slope": 0.9}},
-                "field": {"participants": 14, "excluded": excluded},
+                "field": {"batch": name, "participants": 14, "excluded": excluded},
             },
         )  # fmt: skip
 
