@@ -68,8 +68,8 @@ def run(context: Context) -> dict[str, Any]:
 
     wanted = data.outcome[:, None]
     target = targets_of([outcome.column], [outcome.kind], wanted)
-    work = context.progress(range(4 if covariates else 2), 4 if covariates else 2, "predictors")
-    steps = iter(work)
+    count = 2 + 2 * bool(covariates) + (study.world is not None)
+    steps = iter(context.progress(range(count), count, "predictors"))
     next(steps)
     guide = trained(
         "guide", "guide", study.predictors.guide.heads, target, wanted, "train", study.predictors.guide
@@ -86,7 +86,9 @@ def run(context: Context) -> dict[str, Any]:
             next(steps)
             trained(role, family, study.predictors.probe.heads, targets, known, split, study.predictors.probe)
     if study.world is not None:
+        next(steps)
         facts["files"]["reader"] = context.files.put_folder(_reader(context))
+    next(steps, None)  # the bar is full when the last one is done
 
     readings = guide.read(data.images[validation])[:, 0], judge.read(data.images[validation])[:, 0]
     facts["mapping"] = asdict(mapping(*readings))
