@@ -125,6 +125,13 @@ def test_qualtrics_of_every_header_is_one_table(tmp_path, header_rows, words):
     assert first["ended"].iloc[0] == pd.Timestamp(zone)
 
 
+def test_what_qualtrics_adds_to_answers_is_none(tmp_path):
+    text = "StartDate,Progress,ResponseId,Q1,Q1_DO,BL_1_DO_Q8,Q_RecaptchaScore,Q2 - Topics\n2026-03-02 09:14:07,100,R_1,5,1|2,3,0.3,Other\n"
+    table, fate = read(write(tmp_path, text))
+    assert fate.format == "qualtrics" and table["question"].tolist() == ["Q1"]
+    assert fate.warnings == ("1 responses have a reCAPTCHA score below .5; they are kept for the frozen rules to judge",)
+
+
 def test_the_oldest_header_of_qualtrics_is_known(tmp_path):
     text = "V1,V2,V3,V4,V5,V6,V7,V8,V9,V10,Q1,\nResponseID,ResponseSet,Name,ExternalDataReference,EmailAddress,IPAddress,Status,StartDate,EndDate,Finished,How?,\n"
     text += "R_1,Default,Ann,,a@b.org,192.0.2.1,0,2014-03-02 09:14:07,2014-03-02 09:25:40,1,5,\n"
@@ -159,7 +166,7 @@ def test_jspsych_of_every_age_and_shape(tmp_path):
     assert table["text"].tolist()[:2] == ["1", "a, b"]
 
     cut = json.dumps(JSPSYCH)[:-20]
-    with pytest.raises(UserError, match="not JSON from"):
+    with pytest.raises(UserError, match="record 4: not JSON; the file may have been cut off"):
         read(write(tmp_path, cut, "cut.json"))
 
 
@@ -255,7 +262,7 @@ def test_tables_as_spreadsheets_write_them(tmp_path, raw):
         (gzip.compress(LONG.encode() * 2000)[:-30], "damaged"),
         ("a,b\n1,2\n", "no column says who answered"),
         ("[1, 2]", "stands where an object should"),
-        ('[{"rt": 1, "response": 2}, {"rt": ', "not JSON"),
+        ('[{"rt": 1, "response": 2}, {"rt": ', "record 2: not JSON"),
         ("[" * 100_000, "not JSON"),
     ],
 )
@@ -275,6 +282,14 @@ def test_what_can_be_read_with_doubt_is_read_with_a_warning(tmp_path):
     assert "row 3, response: '7-Jan' looks like a date" in said
     assert "row 4, participant: '5.1E+23' is an id that a spreadsheet has turned into a number" in said
     assert "row 5, participant: empty" in said
+
+
+def test_long_json_is_a_long_table_and_na_is_missing(tmp_path):
+    rows = [{"rater": "R1", "face": "f1", "trait": "warm", "rating": 3}, {"rater": "R2", "face": "f1", "trait": "warm", "rating": "NA"}]
+    table, fate = read(write(tmp_path, "\n".join(map(json.dumps, rows)), "long.jsonl"))
+    assert fate.format == "csv" and told(fate) == {"accepted": 1, "unanswered": 1} and fate.participants == 2
+    assert table[["stimulus", "question", "value"]].to_numpy().tolist() == [["f1", "warm", 3]]
+    assert fate.warnings == ("1 cells hold NA and are read as missing",)
 
 
 def test_two_rows_of_one_id_that_differ_are_told(tmp_path):

@@ -264,6 +264,20 @@ def test_what_the_panel_says_is_set_beside_the_answers_and_whole_lists_are_appro
     assert fielded.reconcile(store, panel, 1, at_prolific)["statuses"]["SCREENED_OUT"] == 1
 
 
+def test_prolifics_own_file_is_set_beside_the_answers(store, loaded, tmp_path, capsys):
+    people = [f"5e1b{n:020x}" for n in range(4)]
+    answered(store, loaded, tmp_path, people[:2])
+    rows = [f"{n:024x},{people[n]},{status},2026-03-02T09:14:07Z,600,34" for n, status in enumerate(("APPROVED", "REJECTED", "AWAITING REVIEW", "RETURNED"))]
+    (tmp_path / "prolific.csv").write_text("\n".join(["Submission id,Participant id,Status,Started at,Time taken,Age", *rows]))
+    assert _run(["survey", "import", str(loaded.path), str(tmp_path / "prolific.csv"), "--dry-run", "--json"]) == 0
+    out = capsys.readouterr().out
+    said = json.loads(out)
+    assert {name: said[name] for name in ("format", "rows", "participants", "accepted", "unfinished", "unmatched", "invalid")} == {
+        "format": "prolific", "rows": 4, "participants": 4, "accepted": 2, "unfinished": 1, "unmatched": 1, "invalid": 0,
+    }  # fmt: skip
+    assert not any(person in out for person in people), "no id of a person is told"
+
+
 def test_a_bonus_is_paid_once_whatever_fails(store, loaded, panel, fake):
     """Every fault at every step, with the same command again and again after it."""
     panel.draft(fielded.draft_request(store, 1, loaded.study))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from glob import glob
 from pathlib import Path
 
@@ -178,3 +180,27 @@ def test_a_study_of_people_on_postgresql(postgres: str) -> None:
         same.test_a_rating_names_all_that_made_it(store)
         same.test_a_batch_grows_and_keeps_its_lists(store)
         same.test_statements_come_back_as_they_were(store)
+
+
+@pytest.mark.postgres
+def test_the_ledger_moves_once_on_postgresql(postgres: str) -> None:
+    """Many at once claim the same bonuses; one alone gets them. Webhooks that come twice at once are taken once."""
+    with open_store(postgres) as store:
+        study = store.add_study("a", "A", "study: a", HASH)
+        store.plan_payments(study, "thanks", "GBP", {f"{n:064x}": 100 for n in range(3)})
+        wanted, together, moved = [f"{n:064x}" for n in range(3)], threading.Barrier(8), []
+
+        def claim() -> None:
+            with open_store(postgres) as own:
+                together.wait()
+                moved.append(own.move_payments(study, "thanks", wanted, "planned", "paying", "bulk"))
+
+        threads = [threading.Thread(target=claim) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(moved) == [0] * 7 + [3]
+        assert {payment.state for payment in store.payments(study)} == {"paying"}
+        assert store.put_submission(study, HASH, HASH, "ACTIVE", datetime.now(UTC), event="e")
+        assert not store.put_submission(study, HASH, HASH, "APPROVED", datetime.now(UTC), event="e")

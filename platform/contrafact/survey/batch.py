@@ -255,10 +255,9 @@ class _Ledger:
         if row.participant:
             pid = keyed(self.salt, "participant", row.participant)
             self.rows_of[pid] += 1
-        if not fates:
-            known = row.participant and pid in self.assignment_of
-            return ("unanswered" if row.stay == "unanswered" else row.stay if row.stay == "unfinished" and known else
-                    "accepted" if known else "unmatched"), []  # fmt: skip
+        if not fates:  # a panel's list of submissions, or a tool's row without a place in the batch
+            known = bool(row.participant) and pid in self.assignment_of
+            return (row.stay if row.stay != "answered" else "accepted" if known else "unmatched"), []
         if row.stay == "unfinished" and fates != {"unmatched"}:
             return "unfinished", new
         order = ("corrected", "accepted", "duplicates", "unanswered", "unmatched")

@@ -30,13 +30,16 @@ PREVIEWS = {"1", "2", "survey preview", "survey test", "preview", "test", "9", "
 SPAM = {"8", "spam", "possible spam", "possible spam (survey preview)"}
 NOT_FINISHED = {"0", "false", "falsch", "faux", "falso", "no", "nein", "onwaar", "falskt"}
 _TIMING = re.compile(r"^(?P<stem>.*?)[ _-]?(?:t|time|timer|timing)? ?_(First Click|Last Click|Page Submit|Click Count)$", re.IGNORECASE)
+_OWN = {"responseid", "recordeddate", "finished", "progress", "responsetype", "durationinseconds", "distributionchannel",
+        "userlanguage", "ipaddress"}  # fmt: skip
+_MADE = re.compile(r"Topics$|^Q_|_DO(_\w+)?$")
 _LOOP = re.compile(r"^(?P<loop>\d+)_(?P<question>.+)$")
 
 
 def matches(source: Source) -> bool:
     names = source.names
     ids = len(source.top) > 1 and any("ImportId" in cell for cell in source.top[1][:3])
-    labels = {"startdate", "enddate"} <= names and bool(names & {"responseid", "recordeddate", "finished", "progress"})
+    labels = bool(names & {"startdate", "enddate", "recordeddate"}) and len(names & _OWN) >= 2
     legacy = {"v1", "v8", "v9", "v10"} <= names
     return ids or labels or legacy
 
@@ -84,8 +87,8 @@ def read(source: Source, notes: Notes) -> Iterator[Row]:
                 pages[match["stem"].strip()] = place
         elif is_personal(stable) or is_personal(name) or _device(name):
             notes.dropped[name] = None
-        elif stable.endswith("Topics") or name.startswith("Q_") or plain(name) in ("tags", "sentiment"):
-            continue  # what Qualtrics made of the answers, and its marks of fraud
+        elif _MADE.search(stable) or _MADE.search(name) or plain(name) in ("tags", "sentiment"):
+            continue  # what Qualtrics made of the answers, the order of what was shown, and its marks of fraud
         else:
             questions.append((place, name))
     if "key" not in fields:

@@ -125,12 +125,12 @@ class Source:
             for item in _flat(value):
                 number += 1
                 if not isinstance(item, dict):
-                    raise self.refuse(f", record {number}: {str(item)[:40]!r} stands where an object should.")
+                    raise self.refuse(f", record {number}: {type(item).__name__} stands where an object should.")
                 yield Record(number, item, run)
 
     def _values(self) -> Iterator[tuple[int, Any]]:
         """The file's values one by one, with the number of the list they stand in; an outer list is taken apart."""
-        text, at, whole, run = "", 0, False, 0
+        text, at, whole, run, done = "", 0, False, 0, 0
         with self.open() as stream:
             listed: bool | None = None
             while True:
@@ -151,17 +151,13 @@ class Source:
                     if whole:
                         if at >= len(text) and not listed:
                             return
-                        line = text.count("\n", 0, at) + 1
-                        raise self.refuse(
-                            f": not JSON from character {at + 1} of the part that begins {text[at : at + 30]!r} (line {line} "
-                            "there) on; the file may have been cut off."
-                        ) from error
+                        raise self.refuse(f", record {done + 1}: not JSON; the file may have been cut off.") from error
                     if len(text) - at > MAX_CELL * 4:
                         raise self.refuse(f": one record has more than {MAX_CELL * 4 / 1e6:.0f} million characters.") from error
                     piece = _piece(stream, self)
                     text, at, whole = text[at:] + piece, 0, not piece
                     continue
-                at = end
+                at, done = end, done + 1
                 run += isinstance(value, list)
                 yield run, value
 

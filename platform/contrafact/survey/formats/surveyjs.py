@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from contrafact.survey.formats import table
 from contrafact.survey.formats.outgoing import Outgoing, write_json
 from contrafact.survey.formats.rows import (
     UNFILLED,
@@ -28,7 +29,8 @@ _KEYS = {"instanceid", "responseid", "resultid", "surveyresultid"}
 
 
 def matches(source: Source) -> bool:
-    return source.is_json and bool(source.first)
+    """Any JSON whose objects are people: those of a long table hold one value each."""
+    return source.is_json and bool(source.first) and not table.is_long(source)
 
 
 def read(source: Source, notes: Notes) -> Iterator[Row]:

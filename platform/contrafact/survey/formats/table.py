@@ -131,6 +131,12 @@ def read_batch(source: Source, notes: Notes) -> Iterator[Row]:
         )
 
 
+def is_long(source: Source) -> bool:
+    """Whether each row is one value: a column of values beside one of questions or stimuli."""
+    names = source.names
+    return bool(names & set(_VALUES)) and bool(names & {*_QUESTIONS, *_STIMULI}) and person_column(_header(source)) is not None
+
+
 def read_table(source: Source, notes: Notes) -> Iterator[Row]:
     """A table whose columns speak for themselves: long with a value column, else a column a question.
 
@@ -165,7 +171,11 @@ def read_table(source: Source, notes: Notes) -> Iterator[Row]:
         mapping = Mapped(participant=person, questions={name: name for name in wide})
         if not wide:
             notes.warnings.append("there are participants and times in it, but no answers")
-    yield from _mapped(source, mapping)
+    for row in _mapped(source, mapping):
+        if value and row.answers and row.answers[0].text.strip() in ("NA", "NaN"):
+            notes.count("{n} cells hold NA and are read as missing")
+            row.answers, row.stay = [], "unanswered"
+        yield row
 
 
 def read_mapped(source: Source, mapping: Mapped, notes: Notes) -> Iterator[Row]:
