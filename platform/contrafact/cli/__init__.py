@@ -25,6 +25,7 @@ from contrafact.cli import (
     fit,
     new,
     panel,
+    power,
     register,
     report,
     run,
@@ -43,7 +44,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, new, check, run, status, register, survey, panel, fit, report, dashboard, db, doctor):
+for verb in (demo, new, check, power, run, status, register, survey, panel, fit, report, dashboard, db, doctor):
     verb.register(app)
 
 # Typer brings its own copy of click's exceptions and exports the leaves only.
