@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,7 +184,7 @@ def _told(plan: Study, curve: list[Point], here: list[Point], cheapest: Point | 
             [
                 (
                     p.participants, p.images, f"{p.power:.2f}", f"({p.low:.2f} to {p.high:.2f})",
-                    "none" if p.ceiling != p.ceiling else f"{p.ceiling:.2f}", f"{p.cost:,.2f}",
+                    f"{p.ceiling:.2f}" if math.isfinite(p.ceiling) else "none", f"{p.cost:,.2f}",
                 )
                 for p in curve
             ],
@@ -206,4 +207,4 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    return None if value != value else value
+    return value if math.isfinite(value) else None
