@@ -229,6 +229,7 @@ class _Ledger:
         self.attention: dict[str, list[int]] = {}
         self.pictures: dict[str, list[int]] = {}
         self.rows_of: Counter[str] = Counter()
+        self.pids: dict[str, str] = {}
         for row in expected.to_dict("records"):
             key = (str(row["assignment"]), int(row["position"]), str(row["question"]))
             self.scale[key] = str(row["scale"])
@@ -253,7 +254,7 @@ class _Ledger:
                 fates.add(fate)
                 new += [taken] if taken else []
         if row.participant:
-            pid = keyed(self.salt, "participant", row.participant)
+            pid = self._pid(row.participant)
             self.rows_of[pid] += 1
         if not fates:  # a panel's list of submissions, or a tool's row without a place in the batch
             known = bool(row.participant) and pid in self.assignment_of
@@ -322,11 +323,16 @@ class _Ledger:
             raise _Bad(f"value: {value:g} is not one of 1, 2, ... 7")
         return value
 
+    def _pid(self, raw: str) -> str:
+        if raw not in self.pids:
+            self.pids[raw] = keyed(self.salt, "participant", raw)
+        return self.pids[raw]
+
     def _person(self, code: str, raw: str) -> str:
         """The keyed hash of who answered; one person has one assignment and the other way round."""
         if not raw:
             raise _Bad("participant: empty, but an answer belongs to a person")
-        pid = keyed(self.salt, "participant", raw)
+        pid = self._pid(raw)
         if self.owner.setdefault(code, pid) != pid:
             raise _Bad("participant: this assignment already belongs to another participant")
         if self.assignment_of.setdefault(pid, code) != code:
