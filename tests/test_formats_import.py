@@ -4,6 +4,8 @@ lie beside the repository, are counted by hand."""
 import gzip
 import json
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -362,3 +364,30 @@ def test_the_same_responses_as_numbers_and_as_words_are_the_same_rows():
     same = ["participant", "row", "question", "response_ms", "started", "ended"]
     pd.testing.assert_frame_equal(numbers[same], words[same])
     assert numbers["value"].notna().mean() > 0.9 > words["value"].notna().mean()
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from contrafact.survey.formats import Reading, alone, long_table
+reading = Reading(Path(sys.argv[1]))
+with long_table(Path(sys.argv[1] + ".parquet")) as write:
+    for piece in alone(reading, {}):
+        write(piece)
+print(reading.fate.accepted, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    """Megabytes at the peak, of a small file and of one that is ten times as long."""
+    peak = {}
+    for rows in (30_000, 300_000):
+        path = tmp_path / f"{rows}.csv"
+        with path.open("w") as lines:
+            lines.write("assignment,position,question,value,response_ms,participant\n")
+            lines.writelines(f"{n // 100:010x},{n % 100 + 1},trust,{n * 7 % 101},{300 + n % 900},P{n // 100}\n" for n in range(rows))
+        said = subprocess.run([sys.executable, "-c", MEMORY, path], capture_output=True, text=True, check=True).stdout.split()
+        assert int(said[0]) == rows
+        peak[rows] = int(said[1])
+    assert peak[300_000] - peak[30_000] < 20, peak

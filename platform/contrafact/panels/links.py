@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from contrafact.errors import UserError
-
-UNFILLED = re.compile(r"\{\{.*\}\}|\$\{.*\}|^%.*%$")
+from contrafact.survey.formats.rows import UNFILLED
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,6 @@ class Provider:
     session: str = ""
     pattern: str = r"[A-Za-z0-9_.:@-]{1,128}"
     done: str = ""
-    previews: frozenset[str] = field(default_factory=frozenset)
 
 
 PROVIDERS = {
@@ -67,7 +65,7 @@ def arrival(provider: Provider, query: Mapping[str, str]) -> Arrival:
     """
     participant = query.get(provider.participant, "")
     session = query.get(provider.session, "") if provider.session else ""
-    if not participant or UNFILLED.search(participant) or participant in provider.previews:
+    if not participant or UNFILLED.search(participant):
         return Arrival("", "", preview=True)
     if not re.fullmatch(provider.pattern, participant):
         raise UserError(f"The link's `{provider.participant}` is no id of this panel.")
