@@ -2,13 +2,20 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 import uvicorn
 from starlette.applications import Starlette
@@ -390,6 +397,27 @@ def test_webhooks_are_checked_taken_once_and_put_in_order(store):
     assert [record.status for record in store.submissions(1)] == ["APPROVED"]
     raw, headers = signed({"event_type": "study.status.change"}, timestamp=round(time.time() * 1000))
     assert client.post("/webhooks/prolific", content=raw, headers=headers).status_code == 200
+
+
+def test_the_verb_listens_until_it_is_stopped(store, loaded, workspace):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-c", "from contrafact.cli import main; main()", "panel", "listen", str(loaded.path), "--port", str(port), "--json"]
+    environment = {**os.environ, "CONTRAFACT_WORKSPACE": str(workspace), "CONTRAFACT_PROLIFIC_SECRET": SECRET.decode(), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as running:
+        try:
+            address = json.loads(running.stdout.readline())["address"]
+            raw, headers = signed({"event_type": "submission.status.change", "resource_id": "s", "participant_id": "p", "status": "ACTIVE"})
+            for _ in range(100):
+                with contextlib.suppress(httpx.ConnectError):
+                    assert httpx.post(address, content=raw, headers=headers).status_code == 200
+                    break
+                time.sleep(0.1)
+        finally:
+            running.send_signal(signal.SIGINT)
+            running.wait(30)
+    assert [record.status for record in store.submissions(1)] == ["ACTIVE"]
 
 
 def test_any_panel_by_the_parameters_of_its_link(loaded, capsys):

@@ -158,6 +158,8 @@ def register(app: typer.Typer) -> None:
         as_json: Json = False,
     ) -> None:
         """Takes in Prolific's webhooks at /webhooks/prolific, until it is stopped."""
+        import sys
+
         import uvicorn
 
         from contrafact.errors import UserError
@@ -169,6 +171,7 @@ def register(app: typer.Typer) -> None:
             application = webhooks.application(store, study_id, settings.prolific_secret.encode())
             address = f"http://{host}:{port}/webhooks/prolific"
             answer({"address": address}, as_json=as_json, text=f"Listening at {address}.")
+            sys.stdout.flush()
             uvicorn.run(application, host=host, port=port, log_level="warning", access_log=False)
 
 
