@@ -196,14 +196,14 @@ def _edits(
         pictures = torch.stack(
             [torch.from_numpy(seeds.normal(denoiser.shape, study.seed, "sham", key)) for key in keys]
         )
-        away = arms.sham(pictures, [steer, *hold])
+        away = arms.sham(denoiser, path, pictures, [steer, *hold])
         results["sham"] = (
             numbers % 2**31,
             arms.matched(denoiser, path, away, treated, signs, mask_quantile=options.mask_quantile),
         )
     if permuted is not None:
         draw = numbers % study.arms.placebo
-        along = arms.placebo(permuted.raw, torch.from_numpy(draw), hold)
+        along = arms.placebo(denoiser, path, permuted.raw, torch.from_numpy(draw), hold)
         results["placebo"] = (
             draw,
             arms.matched(denoiser, path, along, treated, signs, mask_quantile=options.mask_quantile),

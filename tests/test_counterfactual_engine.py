@@ -7,12 +7,12 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from contrafact.counterfactual import arms
-from contrafact.counterfactual.direction import ConditionShift, Field, Guidance, gradients
+from contrafact.counterfactual.direction import ConditionShift, Guidance, gradients
 from contrafact.counterfactual.edit import automatic_mask, edit, pixel_norm, reading_change
-from contrafact.diffusion.denoiser import AnyUNet2D, Denoiser, PixelDenoiser
+from contrafact.diffusion.denoiser import AnyUNet2D, Denoiser, PixelDenoiser, Prediction
 from contrafact.diffusion.invert import invert, replay
 from contrafact.diffusion.network import Spec, fresh
-from contrafact.diffusion.schedule import cosine, linear
+from contrafact.diffusion.schedule import Schedule, cosine, linear
 
 SIZE = 16
 KINDS = ("direct", "edit_friendly")
@@ -154,15 +154,34 @@ def test_a_step_never_leaves_the_trust_region() -> None:
     assert float(torch.stack(sizes).max()) <= 0.02 + 1e-6
 
 
-def test_a_field_is_orthogonal_to_what_it_must_not_move() -> None:
-    denoiser, x = foreign(3), pictures(2)
+def test_a_control_moves_the_picture_and_keeps_what_it_must_not_move() -> None:
+    denoiser, x = conditional(), pictures(2)
     path = inverted(denoiser, x, "direct")
-    field = Field(lambda step: torch.ones_like(step.clean), against=[left_half])
-    push = field.push(path, torch.arange(2), torch.ones(2))
-    made = replay(denoiser, path, torch.arange(2), None, push.change)
-    assert float((right_half(made) - right_half(x)).abs().min()) > 20 * float(
-        (left_half(made) - left_half(x)).abs().max()
-    )
+    noise = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
+    moved = []
+    for keep in ([], [left_half]):
+        push = arms.sham(denoiser, path, noise, keep).push(path, torch.arange(2), torch.full((2,), 0.1))
+        made = replay(denoiser, path, torch.arange(2), push.condition, push.change)
+        moved.append((left_half(made) - left_half(x)).abs())
+        assert float((made - x).abs().mean()) > 0.01
+    assert float(moved[1].max()) < 0.2 * float(moved[0].max())
+
+
+def test_a_control_follows_the_denoiser_not_the_noise() -> None:
+    """An ideal denoiser of pictures of one grey can only answer with another grey, whatever the noise looks like."""
+
+    class Grey:
+        shape, alphas_cumprod = (3, SIZE, SIZE), cosine(50).alphas_cumprod
+
+        def predict(self, x: Tensor, t: Tensor, condition: object = None, keep: object = None) -> Prediction:
+            scale = Schedule(self.alphas_cumprod).alpha_bar(int(t[0]))
+            clean = x.mean((1, 2, 3), keepdim=True).expand_as(x) / float(scale.sqrt())
+            return Prediction(clean, (x - float(scale.sqrt()) * clean) / float((1 - scale).sqrt()))
+
+    path = inverted(Grey(), torch.full((2, 3, SIZE, SIZE), 0.2), "direct")
+    noise = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
+    fields = arms.followed(Grey(), path, lambda clean: noise)
+    assert torch.allclose(fields.abs(), torch.ones_like(fields), atol=1e-4)
 
 
 def test_controls_are_matched_to_the_treated_pixel_norm() -> None:
@@ -174,12 +193,12 @@ def test_controls_are_matched_to_the_treated_pixel_norm() -> None:
         denoiser, path, Guidance(left_half), target, target, reading_change([left_half]), corrections=1
     )
     noise = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5))
-    sham = arms.matched(denoiser, path, arms.sham(noise, [left_half]), treated, doses, mask_quantile=0)
+    sham = arms.matched(denoiser, path, arms.sham(denoiser, path, noise, [left_half]), treated, doses, mask_quantile=0)
     permuted = lambda z: torch.stack([right_half(z), left_half(z) - right_half(z)], 1)
     placebo = arms.matched(
         denoiser,
         path,
-        arms.placebo(permuted, torch.tensor([0, 1, 0, 1]), []),
+        arms.placebo(denoiser, path, permuted, torch.tensor([0, 1, 0, 1]), []),
         treated,
         doses,
         mask_quantile=0,

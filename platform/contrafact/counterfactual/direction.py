@@ -101,37 +101,3 @@ def _least_change(rows: Tensor, missing: Tensor, radius: float) -> Tensor:
     step = (rows.transpose(1, 2) @ solved)[..., 0]
     rms = step.pow(2).mean(1, keepdim=True).sqrt()
     return step * (radius / rms.clamp(min=radius))
-
-
-@dataclass(frozen=True)
-class Field:
-    """A push of fixed size along a field, made orthogonal to the gradients of ``against`` at every step.
-
-    ``field(step) -> (m, c, h, w)``; its orthogonal part is scaled to unit RMS, times ``strength`` over the number of
-    steps. Sham: a fixed random smooth picture for every image. Placebo: the gradient of a guide whose labels were
-    permuted.
-    """
-
-    field: Callable[[Step], Tensor]
-    against: Sequence[Reader] = ()
-
-    def push(self, path: Path, index: Tensor, strength: Tensor) -> Push:
-        share = strength / (len(path.timesteps) - 1)
-
-        def change(step: Step) -> Tensor:
-            along = self.field(step).flatten(1)
-            if self.against:
-                _, rows = gradients(self.against, step.clean)
-                along = _orthogonal(along, rows)
-            along = along / along.pow(2).mean(1, keepdim=True).sqrt().clamp(min=1e-12)
-            return (along * share[:, None]).view_as(step.clean)
-
-        return Push(_own_condition(path, index), change)
-
-
-def _orthogonal(vector: Tensor, rows: Tensor) -> Tensor:
-    """``vector`` (m, p) without its part in the span of ``rows`` (m, r, p)."""
-    gram = rows @ rows.transpose(1, 2)
-    ridge = 1e-6 * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] + 1e-20
-    inside = torch.linalg.solve(gram + ridge * torch.eye(gram.shape[-1]), rows @ vector[..., None])
-    return vector - (rows.transpose(1, 2) @ inside)[..., 0]

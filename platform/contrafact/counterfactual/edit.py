@@ -89,13 +89,6 @@ def _blur(picture: Tensor, sigma: float = 1.0) -> Tensor:
     return torch.nn.functional.conv2d(across, kernel.view(1, 1, -1, 1))
 
 
-def smooth_field(noise: Tensor) -> Tensor:
-    """White noise (n, c, h, w) smoothed at a twelfth of the side: pictures without fine grain."""
-    side = noise.shape[-1]
-    coarse = torch.nn.functional.interpolate(noise, size=max(4, side // 4), mode="area")
-    return torch.nn.functional.interpolate(coarse, size=noise.shape[-2:], mode="bicubic", align_corners=False)
-
-
 def pixel_norm(images: Tensor, sources: Tensor) -> Tensor:
     """Root mean square change of a row (m,), range of images 2."""
     return (images - sources).pow(2).flatten(1).mean(1).sqrt()
