@@ -35,6 +35,7 @@ def run(context: Context) -> dict[str, Any]:
         "excluded": fielding.exclude(store, study_id, study, name),
         "registration": registration,
     }
+    store.close_field(study_id, name)
     context.log_metrics({"participants": facts["participants"], "ratings": facts["ratings"]})
     return facts
 

@@ -31,6 +31,7 @@ from contrafact.cli import (
     run,
     status,
     survey,
+    verify,
 )
 from contrafact.cli.output import masked
 from contrafact.errors import Mistakes, Paused, UserError
@@ -44,7 +45,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, new, check, power, run, status, register, survey, panel, fit, report, dashboard, db, doctor):
+for verb in (demo, new, check, power, run, status, register, verify, survey, panel, fit, report, dashboard, db, doctor):
     verb.register(app)
 
 # Typer brings its own copy of click's exceptions and exports the leaves only.

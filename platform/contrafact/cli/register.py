@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from contrafact.cli.output import Json, StudyFile, Workspace, answer
+
+if TYPE_CHECKING:
+    from contrafact.store.records import ChainRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -15,6 +19,9 @@ def register(app: typer.Typer) -> None:
         file: StudyFile,
         amend: Annotated[
             str | None, typer.Option(metavar="WHY", help="Register the changed study, and say why it changed.")
+        ] = None,
+        export: Annotated[
+            Path | None, typer.Option(metavar="DIR", help="Write it in the form of OSF and AsPredicted (Markdown) as well.")
         ] = None,
         workspace: Workspace = None,
         as_json: Json = False,
@@ -26,10 +33,26 @@ def register(app: typer.Typer) -> None:
         place = settings.read()
         link = freeze(study.load(file, data=place.data), place, amend)
         plan = [one["method"] for one in link.payload["plan"]]
+        written = [] if export is None else _export(link, export)
         then = f"contrafact run {file}"
         answer(
-            {"registration": link.hash, "kind": link.kind, "at": str(link.at), "plan": plan, "next": then},
+            {
+                "registration": link.hash, "kind": link.kind, "at": str(link.at), "plan": plan, "written": written,
+                "next": then,
+            },
             as_json=as_json,
-            text="\n".join([f"{link.kind.capitalize()} {link.hash[:12]} of {link.at}", *plan]),
+            text="\n".join([f"{link.kind.capitalize()} {link.hash[:12]} of {link.at}", *plan, *written]),
             then=then,
-        )
+        )  # fmt: skip
+
+
+def _export(link: ChainRecord, folder: Path) -> list[str]:
+    from contrafact.report.preregistration import preregistrations
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, text in preregistrations(link.payload, link.hash, f"{link.at:%Y-%m-%d %H:%M}").items():
+        draft = folder / f"{name}.draft"
+        draft.write_text(text, encoding="utf-8")
+        written.append(str(draft.replace(folder / name)))
+    return written

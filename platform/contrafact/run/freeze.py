@@ -46,7 +46,8 @@ def freeze(loaded: LoadedStudy, settings: Settings, amend: str | None = None) ->
                     f"The study '{loaded.study.study}' is not registered, so there is nothing to amend.",
                     hint=f"Type: contrafact register {loaded.path}",
                 )
-            facts = {"models": models, "stimuli": fielding.manifest_sha256(stimuli)}
+            manifest, sets = fielding.manifest_sha256(stimuli), fielding.sets_sha256(stimuli)
+            facts = {"models": models, "stimuli": manifest, "sets": sets}
             payload = {**study.registration_payload(loaded, facts), "why": amend}
             store.append_registration(record.id, "amendment", payload)
         return [link for link in store.chain(record.id) if "content" in link.payload][-1]

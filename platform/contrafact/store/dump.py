@@ -26,8 +26,8 @@ _KEYS = {
     "trial": ("assignment_id", "position"),
 }
 #: secrets and what is made of them, and what MLflow or the clock decided
-_LEFT_OUT = {"salt", "pid_hash", "submission_hash", "code", "mlflow_run_id", "previous_hash"}
-_CLOCKED = {"seconds", "path", "report"}
+_LEFT_OUT = {"salt", "pid_hash", "submission_hash", "code", "mlflow_run_id", "previous_hash", "digest"}
+_CLOCKED = {"seconds", "path", "report", "root", "retracted"}
 
 
 def canonical(store: Store) -> str:
@@ -35,7 +35,7 @@ def canonical(store: Store) -> str:
 
     Rows refer to each other by natural keys: a participant is the first list they answered, a link of the chain its
     number. Left out are ids, times, MLflow's ids, hashes under a study's salt, stage runs that were cut off or
-    replaced, and in facts the keys ``seconds``, ``path`` and ``report`` and all facts of the report stage, whose file
+    replaced, in facts and payloads the keys ``seconds``, ``path``, ``report``, ``root`` and ``retracted``, and all facts of the report stage, whose file
     prints hashes of the chain, which hold times.
     """
     with store._read() as session:

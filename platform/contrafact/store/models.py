@@ -278,6 +278,20 @@ class Registration(Base):
     at: Mapped[datetime]
 
 
+class Commitment(Base):
+    """sha256(salt, row) of an answer or an exclusion, added by link ``sequence``; without its salt it says nothing."""
+
+    __tablename__ = "commitment"
+    study_id: Mapped[int] = to("study")
+    sequence: Mapped[int]
+    batch: Mapped[str]
+    list_number: Mapped[int]
+    position: Mapped[int]
+    item: Mapped[str]
+    salt: Mapped[str | None] = mapped_column(Hash)
+    digest: Mapped[str] = mapped_column(Hash)
+
+
 class Question(Base):
     __tablename__ = "question"
     __table_args__ = (UniqueConstraint("study_id", "name"),)

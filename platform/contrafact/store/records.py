@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-Kind = Literal["registration", "amendment", "opening", "analysis", "withdrawal"]
+Kind = Literal["registration", "amendment", "opening", "field", "analysis", "withdrawal", "deletion"]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from sqlalchemy.orm import Session
 from contrafact.errors import UserError
 from contrafact.panels.records import PaymentRecord
 from contrafact.stats.statement import Statement
+from contrafact.store import commitments
 from contrafact.store import models as m
 from contrafact.store.database import reachable
 from contrafact.store.records import (
@@ -502,6 +503,46 @@ class Store:
                     hint="Restore the database from a copy; nothing can be tested on a changed registration.",
                 )
             previous = link.hash
+
+    def close_field(self, study_id: int, name: str) -> ChainRecord | None:
+        """Commits the chain to the answers and exclusions of a batch; None where it is committed to them all already."""
+        with self._write() as session:
+            batch = session.scalars(select(m.Batch).where(m.Batch.study_id == study_id, m.Batch.name == name)).one()
+            last = session.scalar(
+                select(func.max(m.Registration.sequence)).where(m.Registration.study_id == study_id)
+            )
+            payload = commitments.new(session, study_id, batch, (last or 0) + 1)
+            return None if payload is None else _append(session, study_id, "field", payload)
+
+    def changed_rows(self, study_id: int) -> list[str]:
+        """A sentence for each answer or exclusion that is not what the chain is committed to."""
+        with self._read() as session:
+            return commitments.broken(session, study_id)
+
+    def forget(self, study_id: int, pid_hash: str, why: str) -> ChainRecord:
+        """Deletes, on request, all that one participant answered, and says so in the chain without saying who.
+
+        The lists are free again. Raises UserError where nobody of that hash is in the study.
+        """
+        with self._write() as session:
+            person = session.scalar(
+                select(m.Participant).where(m.Participant.study_id == study_id, m.Participant.pid_hash == pid_hash)
+            )
+            if person is None:
+                raise UserError("Nobody of that id has answered in this study.", hint="Nothing was deleted.")
+            digests: list[str] = []
+            taken = select(m.Assignment).where(m.Assignment.participant_id == person.id).order_by(m.Assignment.id)
+            for assignment in session.scalars(taken).all():
+                batch = session.get_one(m.Batch, assignment.batch_id)
+                digests += commitments.forget(session, study_id, batch.name, assignment.list_number)
+                trials = select(m.Trial.id).where(m.Trial.assignment_id == assignment.id)
+                session.execute(delete(m.Rating).where(m.Rating.trial_id.in_(trials)))
+                assignment.participant_id, assignment.status = None, "open"
+                assignment.started = assignment.finished = None
+            session.execute(delete(m.Exclusion).where(m.Exclusion.participant_id == person.id))
+            session.flush()
+            session.delete(person)
+            return _append(session, study_id, "deletion", {"why": why, "digests": digests})
 
     # The survey
 

@@ -22,7 +22,7 @@ def registration_payload(loaded: LoadedStudy, facts: Mapping[str, Any]) -> dict[
     """The frozen content of a registration.
 
     ``facts["models"]`` maps each model to the sha256 of its weights (empty for finished stimuli) and
-    ``facts["stimuli"]`` is the sha256 of the stimulus manifest. Raises UserError where the study has no hypothesis.
+    ``facts["stimuli"]`` is the sha256 of the stimulus manifest, ``facts["sets"]`` that of each matched set. Raises UserError where the study has no hypothesis.
     """
     if not loaded.study.hypotheses:
         raise UserError(f"{loaded.path}: no hypotheses to register.", hint="Add `hypotheses:` to the study.")
@@ -34,6 +34,7 @@ def registration_payload(loaded: LoadedStudy, facts: Mapping[str, Any]) -> dict[
         "code": {"version": contrafact.__version__, "sha256": code_hash()},
         "models": dict(sorted(facts["models"].items())),
         "stimuli": facts["stimuli"],
+        "sets": dict(sorted(facts.get("sets", {}).items())),
         "plan": [_planned(one, loaded) for one in loaded.study.hypotheses],
     }
 

@@ -66,6 +66,11 @@ def manifest_sha256(stimuli: pd.DataFrame) -> str:
     return hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()
 
 
+def sets_sha256(stimuli: pd.DataFrame) -> dict[str, str]:
+    """As ``manifest_sha256`` for each matched set (column ``set_key``), so that a change can be named."""
+    return {str(key): manifest_sha256(rows) for key, rows in stimuli.groupby("set_key", sort=True)}
+
+
 def freeze(
     ground: Ground, study_id: int, loaded: LoadedStudy, stimuli: pd.DataFrame, models: Mapping[str, str]
 ) -> str:
@@ -76,9 +81,8 @@ def freeze(
     manifest = manifest_sha256(stimuli)
     frozen = [link for link in ground.chain(study_id) if "content" in link.payload]
     if not frozen:
-        ground.append_registration(
-            study_id, "registration", registration_payload(loaded, {"models": models, "stimuli": manifest})
-        )
+        facts = {"models": models, "stimuli": manifest, "sets": sets_sha256(stimuli)}
+        ground.append_registration(study_id, "registration", registration_payload(loaded, facts))
         return str(ground.chain(study_id)[-1].hash)
     refuse_changes(frozen[-1].payload, loaded)
     if frozen[-1].payload["stimuli"] != manifest:
