@@ -56,11 +56,11 @@ def test_prolific_keeps_what_was_submitted_and_the_reason_of_what_is_missing(tmp
     assert not table["text"].str.contains("CONSENT|EXPIRED|5e1b").any()
     assert table[table["question"] == "Age"]["value"].tolist() == [34, 20, 21]
     assert table["ended"].iloc[0] == pd.Timestamp("2026-03-02T09:25:40Z")
-    assert {w.split(" ", 1)[1] for w in fate.warnings} == {
-        "people have revoked consent to their demographics: they are missing",
-        "people have demographics that expired: they are missing",
-        "rejected submissions are kept: payment and exclusion are two decisions",
-        "submissions came without a completion code",
+    assert set(fate.warnings) == {
+        "people who revoked consent to their demographics, which are missing: 1",
+        "people whose demographics expired and are missing: 1",
+        "rejected submissions, kept (payment and exclusion are two decisions): 1",
+        "submissions without a completion code: 1",
     }
     old = PROLIFIC.replace("Submission id,Participant id,Status,Started at,Completed at,Time taken", "session_id,participant_id,status,started_datetime,completed_date_time,time_taken")
     old = old.replace("Completion code,Total approvals", "entered_code,num_approvals")
@@ -131,7 +131,7 @@ def test_what_qualtrics_adds_to_answers_is_none(tmp_path):
     text = "StartDate,Progress,ResponseId,Q1,Q1_DO,BL_1_DO_Q8,Q_RecaptchaScore,Q2 - Topics\n2026-03-02 09:14:07,100,R_1,5,1|2,3,0.3,Other\n"
     table, fate = read(write(tmp_path, text))
     assert fate.format == "qualtrics" and table["question"].tolist() == ["Q1"]
-    assert fate.warnings == ("1 responses have a reCAPTCHA score below .5; they are kept for the frozen rules to judge",)
+    assert fate.warnings == ("responses with a reCAPTCHA score below .5, kept for the frozen rules to judge: 1",)
 
 
 def test_the_oldest_header_of_qualtrics_is_known(tmp_path):
@@ -179,7 +179,7 @@ def test_attention_trials_that_share_a_number_with_others_are_no_repeats(tmp_pat
     ]  # fmt: skip
     table, fate = read(write(tmp_path, json.dumps(rows), "own.json"))
     assert told(fate) == {"accepted": 2} and table["target"].tolist()[1] == 100 and table["question"].iloc[1] == "comprehensioncheck"
-    assert any(warning.startswith("1 attention trials were missed") for warning in fate.warnings)
+    assert "attention trials missed by more than 5 points: 1" in fate.warnings
 
 
 def test_surveyjs_and_label_studio(tmp_path):
@@ -291,7 +291,14 @@ def test_long_json_is_a_long_table_and_na_is_missing(tmp_path):
     table, fate = read(write(tmp_path, "\n".join(map(json.dumps, rows)), "long.jsonl"))
     assert fate.format == "csv" and told(fate) == {"accepted": 1, "unanswered": 1} and fate.participants == 2
     assert table[["stimulus", "question", "value"]].to_numpy().tolist() == [["f1", "warm", 3]]
-    assert fate.warnings == ("1 cells hold NA and are read as missing",)
+    assert fate.warnings == ("cells with NA, read as missing: 1",)
+
+
+def test_what_is_told_of_single_rows_has_an_end(tmp_path):
+    text = "rater_id,face_id,rating\n" + "".join(f"R{n},f1,7-Jan\n" for n in range(400)) + "".join(f",f{n},3\n" for n in range(400))
+    _, fate = read(write(tmp_path, text))
+    assert told(fate) == {"accepted": 400, "invalid": 400}
+    assert len(fate.warnings) == 4 and fate.warnings[-1].endswith("by a spreadsheet: 400") and len(fate.problems) == 50
 
 
 def test_two_rows_of_one_id_that_differ_are_told(tmp_path):

@@ -99,9 +99,9 @@ def _run(run: list[Record], fallback: str, notes: Notes) -> Iterator[Row]:
         asked = text_of(cells.get(question)).strip() if question else ""
         if missed:
             asked = plain(check)
-            notes.count("{n} trials check attention; no rule excludes by them before a study is named")
+            notes.count("trials that check attention (no rule excludes by them before a study is named): {n}")
         if "trial_type" not in cells and "trial_type" in names.values():
-            notes.count("{n} rows have no trial_type")
+            notes.count("rows without a trial_type: {n}")
         answers = [
             Answer(
                 name or asked or text_of(cells.get("trial_type")) or "response",

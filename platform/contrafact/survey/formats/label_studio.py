@@ -38,7 +38,7 @@ def _task(number: int, task: Mapping[str, Any], notes: Notes) -> Iterator[Row]:
         if is_personal(name):
             notes.dropped[name] = None
     if task.get("predictions"):
-        notes.count("{n} tasks carry predictions of a model; they are never pooled with people and stay out")
+        notes.count("tasks with predictions of a model, which stay out (never pooled with people): {n}")
     annotations = task.get("annotations") or task.get("completions") or []
     if not annotations:
         yield Row(number, "", [], key=f"task {task.get('id')}", stay="unanswered", content=task)
@@ -51,9 +51,9 @@ def _task(number: int, task: Mapping[str, Any], notes: Notes) -> Iterator[Row]:
             by = by.get("id") or by.get("email")
         cancelled = bool(annotation.get("was_cancelled"))
         if cancelled:
-            notes.count("{n} annotations were cancelled by their annotators")
+            notes.count("annotations cancelled by their annotators: {n}")
         if annotation.get("ground_truth"):
-            notes.count("{n} annotations are marked as ground truth")
+            notes.count("annotations marked as ground truth: {n}")
         seconds = number_of(text_of(annotation.get("lead_time")))
         results = [item for item in annotation.get("result") or [] if isinstance(item, dict) and "from_name" in item]
         answers = [

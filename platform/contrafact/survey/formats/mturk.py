@@ -53,7 +53,7 @@ def read(source: Source, notes: Notes) -> Iterator[Row]:
         status = cells.get(names.get("assignmentstatus", ""), "").strip().lower()
         stay: Stay = "preview" if key == PREVIEW else STATUS.get(status, "answered")
         if status == "rejected":
-            notes.count("{n} rejected assignments are kept: payment and exclusion are two decisions")
+            notes.count("rejected assignments, kept (payment and exclusion are two decisions): {n}")
         stimulus = cells[shown] if shown else next((cells[name] for name in inputs.values()), cells[names["hitid"]])
         yield Row(
             record.row,

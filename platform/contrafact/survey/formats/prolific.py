@@ -46,17 +46,17 @@ def read(source: Source, notes: Notes) -> Iterator[Row]:
         status = re.sub(r"[\s_-]+", " ", cells[names["status"]]).strip().upper()
         stay = STATUS.get(status)
         if stay is None:
-            notes.count(f"{{n}} submissions have the unknown status '{status[:40]}' and are taken as submitted")
+            notes.count(f"submissions of the unknown status '{status[:40]}', taken as submitted: {{n}}")
         if status == "REJECTED":
-            notes.count("{n} rejected submissions are kept: payment and exclusion are two decisions")
+            notes.count("rejected submissions, kept (payment and exclusion are two decisions): {n}")
         if status == "SCREENED OUT":
-            notes.count("{n} submissions were screened out")
+            notes.count("submissions screened out: {n}")
         if code and cells[code] == "NOCODE":
-            notes.count("{n} submissions came without a completion code")
+            notes.count("submissions without a completion code: {n}")
         if any(cells[name] == "CONSENT_REVOKED" for name in questions):
-            notes.count("{n} people have revoked consent to their demographics: they are missing")
+            notes.count("people who revoked consent to their demographics, which are missing: {n}")
         if any(cells[name] == "DATA_EXPIRED" for name in questions):
-            notes.count("{n} people have demographics that expired: they are missing")
+            notes.count("people whose demographics expired and are missing: {n}")
         yield Row(
             record.row,
             cells[person],

@@ -104,11 +104,11 @@ def read(source: Source, notes: Notes) -> Iterator[Row]:
         elif value.get("finished", "").lower() in NOT_FINISHED or ("finished" not in value and progress < 100):
             stay = "unfinished"
         if status in SPAM:
-            notes.count("{n} responses are marked as spam by Qualtrics; they are kept for the frozen rules to judge")
+            notes.count("responses that Qualtrics marks as spam, kept for the frozen rules to judge: {n}")
         if "Q_RecaptchaScore" in fraud and number_of(cells[fraud["Q_RecaptchaScore"]]) < 0.5:
-            notes.count("{n} responses have a reCAPTCHA score below .5; they are kept for the frozen rules to judge")
+            notes.count("responses with a reCAPTCHA score below .5, kept for the frozen rules to judge: {n}")
         if any(cells[place].strip().lower() in ("true", "1") for name, place in fraud.items() if name != "Q_RecaptchaScore"):
-            notes.count("{n} responses are marked as repeated by Qualtrics; they are kept for the frozen rules to judge")
+            notes.count("responses that Qualtrics marks as repeated, kept for the frozen rules to judge: {n}")
         known = cells[person[1]].strip() if person else ""
         yield Row(
             number,

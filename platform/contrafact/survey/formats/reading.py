@@ -27,6 +27,7 @@ LONG = ("participant", "row", "assignment", "position", "stimulus", "question", 
         "target", "started", "ended", "status")  # fmt: skip
 CHUNK = 20_000  # answers held in memory at once
 TOLD = 50  # sentences about single rows
+DATES = "answers that look like dates made by a spreadsheet: {n}"
 
 
 class Format(NamedTuple):
@@ -179,9 +180,9 @@ def alone(reading: Reading, pseudonyms: dict[str, str]) -> Iterator[pd.DataFrame
         answers = [answer for answer in row.answers if answer.text]
         for a in answers:
             if abs(number_of(a.text) - a.target) > ATTENTION_TOLERANCE:
-                reading.notes.count(f"{{n}} attention trials were missed by more than {ATTENTION_TOLERANCE:g} points")
+                reading.notes.count(f"attention trials missed by more than {ATTENTION_TOLERANCE:g} points: {{n}}")
             if a.response_ms.startswith("-"):
-                reading.notes.count("{n} response times are negative and read as missing")
+                reading.notes.count("negative response times, read as missing: {n}")
                 a.response_ms = ""
         person = pseudonyms.setdefault(row.participant, f"p{len(pseudonyms) + 1:06d}") if row.participant else ""
         for a in answers:
@@ -245,12 +246,12 @@ def _damage(row: Row, notes: Notes) -> str:
             return f"{name}: '{text[:40]}' is an id that a spreadsheet has turned into a number"
     for answer in row.answers:
         if 5 <= len(answer.text) <= 10 and not answer.text.isdigit() and DAMAGED_DATE.match(answer.text):
-            if notes.counted.get("", 0) < 3:
+            if notes.counted.get(DATES, 0) < 3:
                 notes.warnings.append(
                     f"row {row.number}, {answer.question[:40]}: '{answer.text}' looks like a date that a spreadsheet has made "
                     "of an answer"
                 )
-            notes.count("{n} answers look like dates that a spreadsheet has made of answers")
+            notes.count(DATES)
             break
     return ""
 

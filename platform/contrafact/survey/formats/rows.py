@@ -79,7 +79,7 @@ class Notes:
     counted: dict[str, int] = field(default_factory=dict)
 
     def count(self, what: str) -> None:
-        """One more of a kind that is told once, with its number; the text has ``{n}``."""
+        """One more of a kind that is told once, with its number; the text ends in ``{n}``."""
         self.counted[what] = self.counted.get(what, 0) + 1
 
     def said(self) -> list[str]:

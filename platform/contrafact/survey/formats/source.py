@@ -94,7 +94,7 @@ class Source:
                 cells = (cells + [""] * (width - len(cells)))[:width]
             yield number, cells
         if short > 1:
-            self.warnings.append(f"{short} rows are shorter than the header")
+            self.warnings.append(f"rows that are shorter than the header: {short}")
 
     def records(self) -> Iterator[Record]:
         """Every row of a table, or every object of a JSON file."""

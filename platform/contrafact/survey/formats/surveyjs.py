@@ -54,7 +54,7 @@ def read(source: Source, notes: Notes) -> Iterator[Row]:
                 notes.dropped[name] = None
             elif isinstance(value, list) and any(isinstance(item, dict) and "content" in item for item in value):
                 notes.dropped[name] = None
-                notes.count("{n} uploaded files are left out")
+                notes.count("uploaded files, left out: {n}")
             elif ours := OUR_NAME.match(name):
                 answers.append(Answer(ours["question"], text_of(value), assignment=assignment, position=ours["position"].lstrip("0")))
             else:

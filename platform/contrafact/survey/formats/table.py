@@ -173,7 +173,7 @@ def read_table(source: Source, notes: Notes) -> Iterator[Row]:
             notes.warnings.append("there are participants and times in it, but no answers")
     for row in _mapped(source, mapping):
         if value and row.answers and row.answers[0].text.strip() in ("NA", "NaN"):
-            notes.count("{n} cells hold NA and are read as missing")
+            notes.count("cells with NA, read as missing: {n}")
             row.answers, row.stay = [], "unanswered"
         yield row
 
