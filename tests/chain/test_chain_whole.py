@@ -137,7 +137,7 @@ def test_a_changed_plan_is_refused_after_registration(
     chain.refused(study, str(study), "alternative", "Undo the change", "--amend")
     assert chain.report().read_bytes() == html
     with chain.store() as store:
-        assert [link.kind for link in store.chain(store.study("tiny").id)] == ["registration", "analysis"]
+        assert [link.kind for link in store.chain(store.study("tiny").id)] == ["registration", "field", "analysis"]
 
     chain.run()  # the registered study again
     assert chain.outcome() == whole.outcome()
