@@ -40,7 +40,7 @@ def test_max_t_is_the_sign_test_of_one_feature_and_exact_where_it_can_be() -> No
 
 def test_max_t_holds_the_joint_error_and_uses_the_correlation() -> None:
     rng = seeds.generator(2, "max-t")
-    shared = lambda: 0.95 * rng.normal(size=(20, 1)) + 0.3 * rng.normal(size=(20, 12))  # noqa: E731
+    shared = lambda: 0.95 * rng.normal(size=(20, 1)) + 0.3 * rng.normal(size=(20, 12))
     least = np.array([max_t(shared(), rng, flips=199).p.min() for _ in range(400)])
     assert (least <= 0.05).mean() < 0.085
     effects = shared()
