@@ -24,6 +24,7 @@ from contrafact.stats.reliability import (
     variance_components,
 )
 from contrafact.stats.statement import Statement
+from contrafact.stats.pitfalls import pitfalls
 from contrafact.study.schema import Hypothesis, Study
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class ReportReading:
     figures: tuple[Figure, ...]
     strips: tuple[Strip, ...]
     reliability: tuple[Table, ...]
+    pitfalls: tuple[str, ...]
     models: tuple[Table, ...]
     quality: tuple[Table, ...]
     counts: tuple[Table, ...]
@@ -132,6 +134,7 @@ def reading(
         figures += [judge_by_dose(rows, str(name)) for name, rows in judged.groupby("direction", sort=True)]
     strips = tuple(_strips(stimuli, files)) if stimuli is not None and files is not None and len(stimuli) else ()
     models, quality, counts = _models(study, facts), _quality(gate), _counts(facts)
+    seen = pitfalls(ratings, _bounds(study)) if ratings is not None else ()
     reliable = tuple(_reliability(study, ratings)) if ratings is not None and len(ratings) else ()
     absent = [
         sentence
@@ -146,7 +149,7 @@ def reading(
     ]
     return ReportReading(
         study=study, claims=claims, stopped=stopped, advice=_advice(facts), statements=statements,
-        figures=tuple(figures), strips=strips, reliability=reliable, models=models, quality=quality, counts=counts,
+        figures=tuple(figures), strips=strips, reliability=reliable, pitfalls=seen, models=models, quality=quality, counts=counts,
         truth=_truth(found, statements), absent=tuple(absent), provenance=tuple(provenance), facts=facts,
     )  # fmt: skip
 
@@ -321,6 +324,11 @@ def _shown(value: object) -> str:
 def _plain(caption: str, values: Mapping[str, object], columns: tuple[str, str] = ("measure", "value")) -> list[Table]:
     rows = tuple((_label(key), _shown(value)) for key, value in values.items())
     return [Table(caption, columns, rows)] if rows else []
+
+
+def _bounds(study: Study) -> dict[str, tuple[float, float]]:
+    ends = {"vas": (0.0, 100.0), "likert7": (1.0, 7.0)}
+    return {question.name: ends[question.scale] for question in study.survey.questions} if study.survey else {}
 
 
 STIMULUS = ["image", "direction", "arm", "draw", "dose"]
