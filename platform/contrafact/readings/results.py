@@ -15,6 +15,7 @@ from PIL import Image
 from contrafact import seeds
 from contrafact.readings.figures import NAMES, Figure, components, dose_response, judge_by_dose, number
 from contrafact.stats.dose import by_dose
+from contrafact.stats.pitfalls import pitfalls
 from contrafact.stats.reliability import (
     Reliability,
     krippendorff,
@@ -24,7 +25,6 @@ from contrafact.stats.reliability import (
     variance_components,
 )
 from contrafact.stats.statement import Statement
-from contrafact.stats.pitfalls import pitfalls
 from contrafact.study.schema import Hypothesis, Study
 
 if TYPE_CHECKING:
