@@ -183,3 +183,22 @@ def test_the_verb_reads_csv_and_parquet(
     with pytest.raises(SystemExit) as left:
         cli.main(["fit", str(tmp_path / "broken.parquet"), "--formula", SLOPES])
     assert left.value.code == 2 and "cannot be read" in capsys.readouterr().err
+
+
+def test_the_bootstrap_agrees_with_the_standard_errors() -> None:
+    first = small(4)
+    found = fit(first, "y ~ x + (1 | p) + (1 | i)")
+    drawn = found.bootstrap(60, seed=1)
+    assert drawn.equals(found.bootstrap(60, seed=1)) and drawn["draws"].min() > 55
+    assert drawn["term"].tolist()[-3:] == ["sd (Intercept) | p", "sd (Intercept) | i", "sd Residual"]
+    ratio = drawn["se"].to_numpy()[:2] / [c.se for c in found.coefficients]
+    assert ((ratio > 0.7) & (ratio < 1.4)).all()  # 60 draws know an SD to a tenth
+    assert ((drawn["low"] < drawn["estimate"]) & (drawn["estimate"] < drawn["high"])).all()
+
+
+def test_models_without_fixed_effects_or_with_the_mean_alone() -> None:
+    first = small(5)
+    alone = fit(first, "y ~ 0 + (1 | p)")
+    assert alone.terms == () and alone.converged and alone.summary()
+    low, high = fit(first, "y ~ 1 + (1 | p)").profile("(Intercept)")
+    assert low < first["y"].mean() < high

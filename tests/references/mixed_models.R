@@ -46,7 +46,7 @@ if (length(words) && words[1] == "simulate") write.csv(simulate_table(), file, r
 sim <- read.csv(file)
 
 tight <- lmerControl(optimizer = "bobyqa", optCtrl = list(maxfun = 1e6, rhoend = 1e-10), check.conv.singular = "ignore")
-tight_g <- glmerControl(optimizer = "bobyqa", optCtrl = list(maxfun = 1e6, rhoend = 1e-9), check.conv.singular = "ignore")
+tight_g <- glmerControl(optimizer = "bobyqa", tolPwrss = 1e-10, optCtrl = list(maxfun = 1e6, rhoend = 1e-9), check.conv.singular = "ignore")
 
 number <- function(v) ifelse(is.na(v) | !is.finite(v), "null", formatC(v, digits = 12, format = "g"))
 quoted <- function(v) paste0('"', gsub('"', '\\\\"', v), '"')
@@ -129,10 +129,10 @@ found <- c(
   gaussian_fit("InstEval", "InstEval", "y ~ service + (1 | s) + (1 | d) + (1 | dept)", InstEval),
   binomial_fit("VerbAgg", "VerbAgg", "r2 ~ Anger + Gender + btype + situ + (1 | id) + (1 | item)", VerbAgg, "logit"),
   record("cbpp", "cbpp", "share ~ C(period) + (1 | herd)", "binary",
-         glmer(incidence / size ~ period + (1 | herd), cbpp, family = binomial, weights = size, control = tight_g),
+         glmer(incidence / size ~ C(period) + (1 | herd), cbpp, family = binomial, weights = size, control = tight_g),
          link = '"logit"', weights = '"size"'),
   record("grouseticks", "grouseticks", "TICKS ~ C(YEAR) + HEIGHT + (1 | BROOD) + (1 | INDEX) + (1 | LOCATION)", "poisson",
-         glmer(TICKS ~ YEAR + HEIGHT + (1 | BROOD) + (1 | INDEX) + (1 | LOCATION),
+         glmer(TICKS ~ C(YEAR) + HEIGHT + (1 | BROOD) + (1 | INDEX) + (1 | LOCATION),
                transform(grouseticks, HEIGHT = HEIGHT / 100), family = poisson, control = tight_g)),
   ordinal_fit("wine", "wine", "rating ~ temp + contact + (1 | judge)", wine, "rating", "logit"),
   ordinal_fit("wine-probit", "wine", "rating ~ temp + contact + (1 | judge) + (1 | bottle)", wine, "rating", "probit")

@@ -95,6 +95,10 @@ class Crossing:
         column = np.concatenate([np.empty(0, np.int64), *(each for _, each in found)])
         order = np.argsort(level, kind="stable")
         self._order, self.column = order, column[order]
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        sizes = np.cumsum([0, *(len(each) for each, _ in found)])
+        self._places = [place[at : at + len(each)] for at, (each, _) in zip(sizes, found, strict=False)]
         self.start = np.concatenate([[0], np.cumsum(np.bincount(level, minlength=self.a.levels))])
         self.crowded = len(column) > CROWDED * self.a.levels * self.m
 
@@ -125,6 +129,28 @@ class Crossing:
         parts = [_paired(factor.codes, factor.levels, factor.z, columns, None) for factor in self.factors]
         flat = [part.reshape(-1, columns.shape[1]) for part in parts[1:]]
         return parts[0], np.concatenate([np.empty((0, columns.shape[1])), *flat])
+
+    def rows(self, effects: Sequence[np.ndarray]) -> np.ndarray:
+        """``Z u`` (n,) for effects (levels, q) of each factor."""
+        pairs = zip(self.factors, effects, strict=True)
+        return sum((np.einsum("nq,nq->n", f.z, u[f.codes]) for f, u in pairs), np.zeros(len(self.a.codes)))
+
+    def quadratic(self, a: np.ndarray, entries: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """``z' C z`` (n,) of each row z of Z for a symmetric C: ``a`` (levels, q, q) its diagonal blocks of A,
+        ``entries`` (entries, q) its part between A and B, ``b`` (m, m) all of B."""
+        found = np.einsum("ni,nij,nj->n", self.a.z, a[self.a.codes], self.a.z)
+        starts = [factor.codes * factor.z.shape[1] + at for factor, at in zip(self.b, self.offsets, strict=False)]
+        for k, (one, at) in enumerate(zip(self.b, starts, strict=True)):
+            width = one.z.shape[1]
+            for i in range(width):
+                entry = entries[self._places[k][self._cells[k] * width + i]]
+                found += 2 * one.z[:, i] * np.einsum("nq,nq->n", self.a.z, entry)
+            for other, to in zip(self.b[k:], starts[k:], strict=True):
+                twice = 1 if one is other else 2
+                for i in range(width):
+                    for j in range(other.z.shape[1]):
+                        found += twice * one.z[:, i] * other.z[:, j] * b[at + i, to + j]
+        return found
 
     def sparse_ab(self, products: Products) -> list[sparse.csr_array]:
         """``A'B`` as q sparse matrices (levels, m), one for each random column of A."""

@@ -266,55 +266,23 @@ class _State:
         pairs = zip(self._slopes, self.blocks, self.model.crossing.factors, strict=True)
         return np.concatenate([(2 * slope @ block)[factor.free] for slope, block, factor in pairs])
 
-    def _directions(self) -> list[tuple[int, np.ndarray]]:
-        """For each free entry its factor and the derivative (q, q) of ``L L'``."""
-        found = []
-        for k, (factor, block) in enumerate(zip(self.model.crossing.factors, self.blocks, strict=True)):
-            for i, j in np.argwhere(factor.free):
-                change = np.zeros(block.shape)
-                change[i] = block[:, j]
-                found.append((k, change + change.T))
-        return found
-
     @cached_property
     def _quadratic(self) -> np.ndarray:
         """``(y - Xb)'V^-1 dV V^-1 (y - Xb)`` over the residual variance, for each free entry."""
         rests = self._projected[1]
-        return np.array([np.einsum("li,ij,lj->", rests[k], d, rests[k]) for k, d in self._directions()]) / self.scale
+        return np.array([np.einsum("li,ij,lj->", rests[k], d, rests[k]) for k, d in directions(self.model.crossing.factors, self.blocks)]) / self.scale
 
     def hessian(self) -> np.ndarray:
         """Average information of the profiled criterion, and the curvature that ``L L'`` itself adds."""
-        directions, model = self._directions(), self.model
-        count, crossing, products = len(directions), self.model.crossing, self.model.products
-        starts = np.cumsum([0, *(factor.columns for factor in crossing.b)])
-        a = np.zeros((crossing.a.levels, crossing.q, count))
-        b = np.zeros((crossing.m, count))
-        for t, (k, change) in enumerate(directions):
-            moved = self._projected[1][k] @ change
-            if k == 0:
-                a[:, :, t] = moved
-            else:
-                b[starts[k - 1] : starts[k], t] = moved.ravel()
-        # Cross-products of the working responses Z dV Z'V^-1 (y - Xb): with Z, with X and among themselves.
-        side = (
-            products.aa @ a + self.elimination.times_ab(b),
-            self.elimination.times_ba(a) + products.bb @ b,
-        )
-        own = np.einsum("lit,liu->tu", a, side[0]) + b.T @ side[1]
+        model, crossing = self.model, self.model.crossing
         fixed = tuple(part[..., :-1] for part in model._sides)
+        a, b, side, own = working(self.elimination, self._projected[1])
         with_x = np.einsum("lit,lix->tx", a, fixed[0]) + b.T @ fixed[1]
         among = self.elimination.inner(side, side, own)
         across = self.elimination.inner(side, (fixed[0], fixed[1]), with_x)
         average = (among - across @ self.xx_inverse @ across.T) / self.scale
         average -= np.outer(self._quadratic, self._quadratic) / self.freedom
-        at = 0
-        for slope, factor in zip(self._slopes, crossing.factors, strict=True):
-            places = np.argwhere(factor.free)
-            same = places[:, None, 1] == places[None, :, 1]
-            k = len(places)
-            average[at : at + k, at : at + k] += 2 * slope[places[:, None, 0], places[None, :, 0]] * same
-            at += k
-        return average
+        return average + bend(crossing.factors, self._slopes)
 
     def curvature(self, at: Callable[[np.ndarray], _State]) -> tuple[np.ndarray, np.ndarray]:
         """Hessian of the criterion in (theta, log sigma^2), and the derivative of the fixed effects' covariance.
@@ -333,12 +301,53 @@ class _State:
         hessian[:k, k] = hessian[k, :k] = self._quadratic
         hessian[k, k] = self.freedom
         sensitivity = np.empty((k + 1, p, p))
-        for t, (number, change) in enumerate(self._directions()):
+        for t, (number, change) in enumerate(directions(self.model.crossing.factors, self.blocks)):
             x = self._projected[0][number]
             middle = np.einsum("lix,ij,ljw->xw", x, change, x, optimize=True)
             sensitivity[t] = self.scale * self.xx_inverse @ middle @ self.xx_inverse
         sensitivity[k] = self.scale * self.xx_inverse
         return hessian, sensitivity
+
+
+def directions(factors: Sequence[Factor], blocks: Sequence[np.ndarray]) -> list[tuple[int, np.ndarray]]:
+    """For each free entry of L the number of its factor and the derivative (q, q) of ``L L'``."""
+    found = []
+    for k, (factor, block) in enumerate(zip(factors, blocks, strict=True)):
+        for i, j in np.argwhere(factor.free):
+            change = np.zeros(block.shape)
+            change[i] = block[:, j]
+            found.append((k, change + change.T))
+    return found
+
+
+def working(
+    elimination: Elimination, rests: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """The working responses ``Z dV r`` of average information, one for each free entry of L.
+
+    ``rests`` (levels, q) are ``r = Z'V^-1 (y - X b)`` of each factor. Gives the effects that make them, in parts
+    (levels, q, k) and (m, k), their cross-products with Z in the same parts, and those among themselves (k, k).
+    """
+    crossing, products = elimination.crossing, elimination.products
+    moves = directions(crossing.factors, elimination.lambdas)
+    a, b = np.zeros((crossing.a.levels, crossing.q, len(moves))), np.zeros((crossing.m, len(moves)))
+    for t, (k, change) in enumerate(moves):
+        moved = rests[k] @ change
+        if k == 0:
+            a[:, :, t] = moved
+        else:
+            b[crossing.offsets[k - 1] : crossing.offsets[k], t] = moved.ravel()
+    side = (products.aa @ a + elimination.times_ab(b), elimination.times_ba(a) + products.bb @ b)
+    return a, b, side, np.einsum("lit,liu->tu", a, side[0]) + b.T @ side[1]
+
+
+def bend(factors: Sequence[Factor], slopes: Sequence[np.ndarray]) -> np.ndarray:
+    """What the curvature of ``L L'`` adds to a Hessian in the entries of L, ``slopes`` being the derivative by it."""
+    blocks = []
+    for slope, factor in zip(slopes, factors, strict=True):
+        row, column = np.argwhere(factor.free).T
+        blocks.append(2 * slope[row[:, None], row] * (column[:, None] == column))
+    return linalg.block_diag(*blocks)
 
 
 def _minimise(at: Callable[[np.ndarray], _State], theta: np.ndarray) -> tuple[_State, float]:

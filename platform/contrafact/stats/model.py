@@ -5,23 +5,28 @@
     print(found.summary())
 
 Gaussian models are fitted by REML or maximum likelihood with Satterthwaite's degrees of freedom
-(:mod:`contrafact.stats.linear`).
+(:mod:`contrafact.stats.linear`), binary, ordinal and count models by Laplace's method with Wald tests
+(:mod:`contrafact.stats.laplace`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
+from contrafact import seeds
 from contrafact.errors import UserError, nearest
 from contrafact.stats.crossproducts import Factor
+from contrafact.stats.families import Binary, Likelihood, Ordinal, Poisson, separating
 from contrafact.stats.formula import INTERCEPT, Design, design, parse
+from contrafact.stats.laplace import LaplaceFit, LaplaceModel
 from contrafact.stats.linear import LinearFit, LinearModel
 
 if TYPE_CHECKING:
@@ -30,9 +35,15 @@ if TYPE_CHECKING:
 MIN_INTERCEPT, MIN_SLOPE = 3, 5
 """Fewer levels give no variance at all, or a slope's that is a guess."""
 
-Family = Literal["gaussian"]
-FAMILIES: dict[str, tuple[str, ...]] = {"gaussian": ("identity",)}
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "gaussian": ("identity",),
+    "binary": ("logit", "probit"),
+    "ordinal": ("logit", "probit"),
+    "poisson": ("log",),
+}
 """Families and their links, the default first."""
+_CALLED = {"binary": "binomial", "ordinal": "cumulative", "poisson": "Poisson"}
+MAX_CATEGORIES = 30
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ class MixedModel:
     groups: dict[str, int]
     level: float
     design: Design = field(repr=False)
-    engine: LinearFit = field(repr=False)
+    engine: LinearFit | LaplaceFit = field(repr=False)
     reml: bool = field(repr=False)
 
     @property
@@ -204,7 +215,11 @@ class MixedModel:
         )
 
     def _padded(self, row: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.zeros(len(self.terms) - len(row)), row])
+        """Weights of all coefficients from a row of X; cutpoints take their mean off, as emmeans' latent scale."""
+        keep = [k for k, term in enumerate(self.design.terms) if term in self.terms]
+        cuts = len(self.terms) - len(keep)
+        intercept = float(row[self.design.terms.index(INTERCEPT)]) if INTERCEPT in self.design.terms else 1.0
+        return np.concatenate([np.full(cuts, -intercept / max(cuts, 1)), row[keep]])
 
     def random_effects(self) -> pd.DataFrame:
         """Predicted effects with intervals: ``group``, ``level``, ``term``, ``effect``, ``sd``, ``low``, ``high``.
@@ -234,17 +249,85 @@ class MixedModel:
     def r2(self) -> Explained:
         """Variance that the fixed effects explain (marginal) and that fixed and random effects explain (conditional).
 
-        Random slopes enter by their mean square over the rows (Johnson 2014). The residual variance of a gaussian
-        model is its own.
+        Random slopes enter by their mean square over the rows (Johnson 2014). The residual variance is that of the
+        link (pi^2 / 3 for logit, 1 for probit), for counts the lognormal ``log(1 + 1 / mean)`` at the mean that the
+        intercept and the variances give.
         """
-        beta = self.engine.beta[len(self.terms) - self.design.x.shape[1] :]
-        parts = {"fixed": float(np.var(self.design.x @ beta, ddof=1))}
+        keep = [k for k, term in enumerate(self.design.terms) if term in self.terms]
+        beta, x = self.engine.beta[len(self.terms) - len(keep) :], self.design.x[:, keep]
+        parts = {"fixed": float(np.var(x @ beta, ddof=1))}
         for factor, block in zip(self.design.factors, self.engine.lambdas, strict=True):
             spread = self.engine.sigma**2 * ((factor.z @ block) ** 2).sum(axis=1)
             parts[factor.name] = float(spread.mean())
-        parts["residual"] = self.engine.sigma**2
+        parts["residual"] = {"logit": math.pi**2 / 3, "log": 0.0}.get(self.link, self.engine.sigma**2)
+        if self.family == "poisson":
+            typical = float(np.mean(x @ beta + self.design.offset))
+            spread_of_all = sum(value for name, value in parts.items() if name not in ("fixed", "residual"))
+            parts["residual"] = math.log1p(1 / math.exp(typical + spread_of_all / 2))
         whole = sum(parts.values())
         return Explained(parts["fixed"] / whole, 1 - parts["residual"] / whole, parts)
+
+    def profile(self, term: str) -> tuple[float, float]:
+        """Likelihood interval of one fixed effect: where the deviance, all else fitted anew, rises by chi-squared's
+        quantile (Venzon & Moolgavkar 1988; R's confint). Gaussian models are profiled by maximum likelihood.
+
+        Raises:
+            UserError: ``term`` is no fixed effect with a column of its own, such as a cutpoint.
+        """
+        if term not in self.terms or term not in self.design.terms:
+            raise UserError(f"'{term}' is no fixed effect of this model; there are: {', '.join(self.design.terms)}.")
+        place = self.terms.index(term)
+        best, se = _by_likelihood(self), self.coefficients[place].se
+        centre, bar = float(best.engine.beta[place]), float(stats.norm.ppf((1 + self.level) / 2))
+
+        def beyond(value: float) -> float:
+            held = replace(
+                self.design,
+                offset=self.design.offset + value * self.design.x[:, self.design.terms.index(term)],
+                x=np.delete(self.design.x, self.design.terms.index(term), axis=1),
+                terms=tuple(name for name in self.design.terms if name != term),
+            )
+            rise = _engine(held, self.family, self.link, reml=False)[0].criterion - best.criterion
+            return math.sqrt(max(rise, 0.0)) - bar
+
+        ends = []
+        for side in (-1, 1):
+            width = 1.2 * bar * se
+            while beyond(centre + side * width) < 0:
+                width *= 1.5
+            ends.append(float(optimize.brentq(beyond, centre, centre + side * width, xtol=1e-4 * se)))
+        return ends[0], ends[1]
+
+    def bootstrap(self, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+        """Parametric bootstrap: ratings drawn from the fitted model and fitted anew ``draws`` times.
+
+        One row for each fixed effect and each SD: ``term``, ``estimate``, ``se`` (SD of the draws), ``low`` and
+        ``high`` (percentiles), ``draws`` (those whose fit converged; the others are left out).
+        """
+        if draws < 2:
+            raise UserError("A bootstrap needs at least 2 draws.")
+        rng = seeds.generator(seed, "bootstrap", self.formula)
+        found = []
+        for _ in range(draws):
+            engine = _redrawn(self, rng)
+            if engine.converged:
+                found.append([*engine.beta, *(r.sd for r in self._random_of(engine))])
+        names = [*self.terms, *(f"sd {r.term} | {r.group}" if r.term else "sd Residual" for r in self.random)]
+        values = np.array(found).reshape(-1, len(names))
+        tails = np.quantile(values, [(1 - self.level) / 2, (1 + self.level) / 2], axis=0) if len(values) else np.full((2, len(names)), np.nan)
+        return pd.DataFrame(
+            {
+                "term": names,
+                "estimate": [*(c.estimate for c in self.coefficients), *(r.sd for r in self.random)],
+                "se": values.std(axis=0, ddof=1) if len(values) > 1 else math.nan,
+                "low": tails[0],
+                "high": tails[1],
+                "draws": len(values),
+            }
+        )
+
+    def _random_of(self, engine: LinearFit | LaplaceFit) -> tuple[RandomTerm, ...]:
+        return _random(self.design.factors, engine, residual=self.family == "gaussian")
 
     def picture(self) -> Figure:
         """Coefficients with their intervals (without the intercept), and the random effects of each group, sorted."""
@@ -288,10 +371,12 @@ def fit(
     Args:
         table: one row an observation; rows with a missing value in a column used are left out and counted.
         formula: lme4's notation, see :mod:`contrafact.stats.formula`.
-        family: ``gaussian``.
-        link: ``identity``.
-        reml: REML (default) or maximum likelihood.
-        weights: a column; the residual variance is inverse to it.
+        family: ``gaussian``, ``binary`` (two values, or shares with ``weights`` as numbers of trials), ``ordinal``
+            (sorted values, or the order of a pandas categorical; cutpoints come first, named ``1|2``) or ``poisson``.
+        link: ``logit`` (default) or ``probit`` for binary and ordinal ratings.
+        reml: REML (default) or maximum likelihood, for the gaussian family.
+        weights: a column: a gaussian row's residual variance is inverse to it, another family's log-likelihood is
+            multiplied by it.
         levels: order of the levels of a category, its reference first.
         level: confidence level of intervals.
 
@@ -303,15 +388,55 @@ def fit(
         raise UserError(f"A confidence level lies between 0 and 1, not at {level}.")
     made = design(table, parse(formula), weights=weights, levels=levels)
     notes = _enough(made, gaussian=family == "gaussian")
-    y = _numbers(made) - made.offset
-    if np.ptp(y) == 0:
-        raise UserError(f"All values of '{made.formula.response}' are the same: there is nothing to explain.")
-    engine = LinearModel(y, made.x, made.factors, made.weights).fit(reml=reml)
-    return _assembled(made, engine, family, chosen, reml, level, notes)
+    engine, cuts = _engine(made, family, chosen, reml)
+    return _assembled(made, engine, family, chosen, reml and family == "gaussian", level, notes, cuts)
+
+
+def _engine(made: Design, family: str, link: str, reml: bool) -> tuple[LinearFit | LaplaceFit, tuple[str, ...]]:
+    """The fit itself, and the names of the cutpoints."""
+    if family == "gaussian":
+        return _linear(made).fit(reml=reml), ()
+    likelihood, cuts = _likelihood(made, family, link)
+    keep = [k for k, term in enumerate(made.terms) if not cuts or term != INTERCEPT]
+    model = LaplaceModel(likelihood, made.x[:, keep], made.factors, made.offset)
+    start = model.start()
+    if model.runaway(start) and (marks := separating(likelihood, made.x[:, keep])).any():
+        named = [made.terms[k] for k, mark in zip(keep, marks, strict=True) if mark]
+        spoken = ", ".join(f"'{name}'" for name in named if name != INTERCEPT or len(named) == 1)
+        raise UserError(
+            f"{spoken} predicts a part of '{made.formula.response}' without error (separation), "
+            "so its coefficient has no finite estimate.",
+            hint="Merge the levels concerned, drop the term, or rate more until the answers overlap.",
+        )
+    return model.fit(start), cuts
+
+
+def _redrawn(model: MixedModel, rng: np.random.Generator) -> LinearFit | LaplaceFit:
+    """The model fitted to ratings that it drew itself."""
+    made, engine = model.design, model.engine
+    keep = [k for k, term in enumerate(made.terms) if term in model.terms]
+    cuts = len(model.terms) - len(keep)
+    eta = made.x[:, keep] @ engine.beta[cuts:] + made.offset
+    for factor, block in zip(made.factors, engine.lambdas, strict=True):
+        effects = engine.sigma * rng.normal(size=(factor.levels, len(block))) @ block.T
+        eta = eta + (factor.z * effects[factor.codes]).sum(axis=1)
+    if isinstance(engine, LinearFit):
+        spread = 1.0 if made.weights is None else 1 / np.sqrt(made.weights)
+        y = eta + engine.sigma * spread * rng.normal(size=len(eta))
+        return LinearModel(y - made.offset, made.x, made.factors, made.weights).fit(reml=model.reml)
+    likelihood = _likelihood(made, model.family, model.link)[0].draw(rng, eta, engine.beta[:cuts])
+    return LaplaceModel(likelihood, made.x[:, keep], made.factors, made.offset).fit()
 
 
 def _assembled(
-    made: Design, engine: LinearFit, family: str, link: str, reml: bool, level: float, notes: list[str]
+    made: Design,
+    engine: LinearFit | LaplaceFit,
+    family: str,
+    link: str,
+    reml: bool,
+    level: float,
+    notes: list[str],
+    cuts: tuple[str, ...] = (),
 ) -> MixedModel:
     n = len(made.x)
     vanished = _vanished(made.factors, engine)
@@ -319,16 +444,17 @@ def _assembled(
         notes = [*notes, f"the fit is singular, all terms kept: {'; '.join(vanished)}"]
     if not engine.converged:
         notes = [*notes, f"the search ended with a gradient of {engine.gradient:.2g}: do not use these numbers"]
-    names = made.terms
+    names = (*cuts, *(term for term in made.terms if not cuts or term != INTERCEPT))
+    linear = f"linear mixed model, {'REML' if reml else 'maximum likelihood'}, Satterthwaite df"
     return MixedModel(
         formula=made.formula.text,
         family=family,
         link=link,
-        method=f"linear mixed model, {'REML' if reml else 'maximum likelihood'}, Satterthwaite df",
+        method=linear if family == "gaussian" else f"{_CALLED[family]} mixed model, {link} link, Laplace, Wald tests",
         coefficients=tuple(
             _tested(name, row, engine, n, level) for name, row in zip(names, np.eye(len(names)), strict=True)
         ),
-        random=_random(made.factors, engine, residual=True),
+        random=_random(made.factors, engine, residual=family == "gaussian"),
         loglik=-engine.criterion / 2,
         criterion=engine.criterion,
         converged=engine.converged,
@@ -345,12 +471,12 @@ def _assembled(
     )
 
 
-def _tested(label: str, c: np.ndarray, engine: LinearFit, n: int, level: float) -> Coefficient:
+def _tested(label: str, c: np.ndarray, engine: LinearFit | LaplaceFit, n: int, level: float) -> Coefficient:
     estimate = float(c @ engine.beta)
     variance = float(c @ engine.cov @ c)
     se = math.sqrt(variance) if variance > 0 else math.nan
     df = engine.satterthwaite(c)
-    if not 1 <= df <= n:
+    if isinstance(engine, LinearFit) and not 1 <= df <= n:
         df = float(n - len(c))
     statistic = estimate / se
     half = se * float(stats.t.ppf((1 + level) / 2, df))
@@ -358,7 +484,7 @@ def _tested(label: str, c: np.ndarray, engine: LinearFit, n: int, level: float) 
     return Coefficient(label, estimate, se, df, statistic, p, estimate - half, estimate + half)
 
 
-def _random(factors: Sequence[Factor], engine: LinearFit, *, residual: bool) -> tuple[RandomTerm, ...]:
+def _random(factors: Sequence[Factor], engine: LinearFit | LaplaceFit, *, residual: bool) -> tuple[RandomTerm, ...]:
     found = []
     for factor, block in zip(factors, engine.lambdas, strict=True):
         covariance = block @ block.T * engine.sigma**2
@@ -372,7 +498,7 @@ def _random(factors: Sequence[Factor], engine: LinearFit, *, residual: bool) -> 
     return (*found, RandomTerm("Residual", "", engine.sigma, ())) if residual else tuple(found)
 
 
-def _vanished(factors: Sequence[Factor], engine: LinearFit) -> tuple[str, ...]:
+def _vanished(factors: Sequence[Factor], engine: LinearFit | LaplaceFit) -> tuple[str, ...]:
     found = []
     for factor, block, flat in zip(factors, engine.lambdas, engine.vanished, strict=True):
         for i in flat:
@@ -415,9 +541,55 @@ def _enough(made: Design, *, gaussian: bool) -> list[str]:
     return notes
 
 
+def _linear(made: Design) -> LinearModel:
+    y = _numbers(made) - made.offset
+    if np.ptp(y) == 0:
+        raise UserError(f"All values of '{made.formula.response}' are the same: there is nothing to explain.")
+    return LinearModel(y, made.x, made.factors, made.weights)
+
+
+def _likelihood(made: Design, family: str, link: str) -> tuple[Likelihood, tuple[str, ...]]:
+    """The ratings as their family sees them, and the names of the cutpoints."""
+    name = made.formula.response
+    mass = np.ones(len(made.x)) if made.weights is None else made.weights
+    if family == "poisson":
+        y = _numbers(made)
+        if (y < 0).any() or (y != np.rint(y)).any():
+            raise UserError(f"'{name}' must hold counts 0, 1, 2, ... for the poisson family.")
+        if not y.any():
+            raise UserError(f"All counts of '{name}' are zero: there is nothing to explain.")
+        return Poisson(y, mass), ()
+    if family == "binary" and pd.api.types.is_numeric_dtype(made.y) and made.weights is not None:
+        y = made.y.to_numpy(float)
+        if (y < 0).any() or (y > 1).any() or np.abs(y * mass - np.rint(y * mass)).max() > 1e-6:
+            raise UserError(f"'{name}' must be the share of successes among the trials that the weights count.")
+        if np.ptp(y) == 0 and y[0] in (0, 1):
+            raise UserError(f"All values of '{name}' are the same: there is nothing to explain.")
+        return Binary(y, mass, link), ()
+    column = made.y.astype("category").cat.remove_unused_categories()
+    labels, codes = list(column.cat.categories), column.cat.codes.to_numpy()
+    if len(labels) < 2:
+        raise UserError(f"All values of '{name}' are the same: there is nothing to explain.")
+    if family == "binary":
+        if len(labels) > 2:
+            raise UserError(
+                f"'{name}' has {len(labels)} values, and the binary family two.",
+                hint="Shares of successes need --weights, the number of trials." if len(labels) > 9 else "",
+            )
+        return Binary(codes.astype(float), mass, link), ()
+    if len(labels) > MAX_CATEGORIES:
+        raise UserError(
+            f"'{name}' has {len(labels)} values; the ordinal family takes up to {MAX_CATEGORIES}.",
+            hint="Use the gaussian family for a scale as fine as that.",
+        )
+    spoken = [f"{label:g}" if isinstance(label, float) else str(label) for label in labels]
+    cuts = tuple(f"{one}|{two}" for one, two in pairwise(spoken))
+    return Ordinal(codes.astype(int), mass, link, len(cuts)), cuts
+
+
 def _numbers(made: Design) -> np.ndarray:
     if not pd.api.types.is_numeric_dtype(made.y):
-        raise UserError(f"'{made.formula.response}' must be a number for the gaussian family.")
+        raise UserError(f"'{made.formula.response}' must be a number for this family.")
     return made.y.to_numpy(float)
 
 
@@ -456,7 +628,7 @@ def _by_likelihood(model: MixedModel) -> MixedModel:
     if not model.reml:
         return model
     made = model.design
-    engine = LinearModel(_numbers(made) - made.offset, made.x, made.factors, made.weights).fit(reml=False)
+    engine = _linear(made).fit(reml=False)
     return _assembled(made, engine, model.family, model.link, False, model.level, [])
 
 
