@@ -179,6 +179,12 @@ def test_the_verb_reads_csv_and_parquet(
         answers.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
     assert answers[0] == answers[1]
     assert set(answers[0]["coefficients"][0]) == {"term", "estimate", "se", "df", "statistic", "p", "low", "high"}
+    arms = table.assign(cond=table["cond"].replace("plain", "null"))
+    arms.to_csv(tmp_path / "arms.csv", index=False)
+    with pytest.raises(SystemExit):
+        cli.main(["fit", str(tmp_path / "arms.csv"), "--formula", SLOPES, "--json"])
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["dropped"] == 0 and told["coefficients"][2]["term"] == "condnull"
     (tmp_path / "broken.parquet").write_bytes(b"no table")
     with pytest.raises(SystemExit) as left:
         cli.main(["fit", str(tmp_path / "broken.parquet"), "--formula", SLOPES])

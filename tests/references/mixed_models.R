@@ -46,7 +46,7 @@ if (length(words) && words[1] == "simulate") write.csv(simulate_table(), file, r
 sim <- read.csv(file)
 
 tight <- lmerControl(optimizer = "bobyqa", optCtrl = list(maxfun = 1e6, rhoend = 1e-10), check.conv.singular = "ignore")
-tight_g <- glmerControl(optimizer = "bobyqa", tolPwrss = 1e-10, optCtrl = list(maxfun = 1e6, rhoend = 1e-9), check.conv.singular = "ignore")
+tight_g <- glmerControl(optimizer = "bobyqa", tolPwrss = 1e-13, optCtrl = list(maxfun = 1e6, rhoend = 1e-9), check.conv.singular = "ignore")
 
 number <- function(v) ifelse(is.na(v) | !is.finite(v), "null", formatC(v, digits = 12, format = "g"))
 quoted <- function(v) paste0('"', gsub('"', '\\\\"', v), '"')

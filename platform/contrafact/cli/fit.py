@@ -21,10 +21,10 @@ def register(app: typer.Typer) -> None:
         formula: Annotated[
             str, typer.Option("--formula", "-f", help="For example: value ~ dose + (1 + dose | person) + (1 | image)")
         ],
-        family: Annotated[str, typer.Option("--family", help="gaussian.")] = "gaussian",
-        link: Annotated[str | None, typer.Option("--link", help="The family's own unless named.")] = None,
+        family: Annotated[str, typer.Option("--family", help="gaussian, binary, ordinal or poisson.")] = "gaussian",
+        link: Annotated[str | None, typer.Option("--link", help="logit or probit, for binary and ordinal.")] = None,
         ml: Annotated[bool, typer.Option("--ml", help="Maximum likelihood instead of REML (gaussian).")] = False,
-        weights: Annotated[str | None, typer.Option("--weights", metavar="COLUMN", help="Prior weights.")] = None,
+        weights: Annotated[str | None, typer.Option("--weights", metavar="COLUMN", help="Prior weights; trials of a share.")] = None,
         levels: Annotated[
             list[str] | None,
             typer.Option("--levels", metavar="COLUMN=A,B,C", help="Order of a category, its reference first."),
@@ -50,7 +50,8 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(path)
-        return pd.read_csv(path)
+        # "null" and "None" are words here: an arm may be called so.
+        return pd.read_csv(path, keep_default_na=False, na_values=["", "NA", "NaN", "nan"])
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
 

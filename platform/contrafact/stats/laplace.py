@@ -28,6 +28,7 @@ MODE = 1e-7
 DECREMENT = 1e-6
 START = 0.5
 RUNAWAY = 8.0
+FLAT = 1e-6
 STEPS = 200
 
 
@@ -158,20 +159,24 @@ class LaplaceModel:
             hessian = (hessian + hessian.T) / 2
             values, vectors = np.linalg.eigh(hessian)
             along = vectors.T @ (root.T @ state.gradient)
-            positive = values > 1e-6
-            decrement = float((along[positive] ** 2 / values[positive]).sum())
-            if decrement < 1e-8 or not positive.all():
+            # Without curvature are directions that turn two columns of L into each other; those lose nothing.
+            curved = values > FLAT
+            decrement = float((along[curved] ** 2 / values[curved]).sum() + np.abs(along[~curved]).sum())
+            if values[0] < -1e-3:  # a saddle
+                better = self.at(state.psi + 0.3 * root @ vectors[:, 0])
+            elif decrement < 1e-8:
                 break
-            better = self.at(state.psi - root @ (vectors @ (along / values)))
+            else:
+                better = self.at(state.psi - root @ (vectors[:, curved] @ (along[curved] / values[curved])))
             if better.value > state.value:
                 break
             state = better
-            if decrement < 1e-4:
+            if values[0] >= -1e-3 and decrement < 1e-4:
                 break
         state, dead = self._settle(state)
-        inverse = (vectors[:, positive] / values[positive]) @ vectors[:, positive].T
+        inverse = (vectors[:, curved] / values[curved]) @ vectors[:, curved].T
         covariance = 2 * root @ inverse @ root.T
-        return self._result(state, covariance, dead, bool(positive.all() and decrement < 1e-3))
+        return self._result(state, covariance, dead, bool(values[0] > -1e-3 and decrement < 1e-3))
 
     def _search(self, state: _State) -> tuple[_State, np.ndarray]:
         """BFGS from ``state``; gives the end and the whitening ``root``, a root of the inverse of a Hessian."""
