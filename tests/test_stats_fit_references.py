@@ -36,13 +36,15 @@ def check(model: dict[str, Any], table: pd.DataFrame) -> None:
         reml=model.get("reml", True), levels=model.get("levels"),
     )  # fmt: skip
     bar = GAUSSIAN if model["family"] == "gaussian" else OTHERS
+    # At the edge of the parameter space lme4 takes its second differences on one side only.
+    errors = 10 * bar if found.singular and model["family"] != "gaussian" else bar
     assert found.converged
     assert found.loglik == pytest.approx(model["loglik"], abs=LOGLIK)
     assert [c.term for c in found.coefficients] == [c["term"] for c in model["coefficients"]]
     for one, other in zip(found.coefficients, model["coefficients"], strict=True):
         # An estimate near zero is compared in units of its error.
         assert one.estimate == pytest.approx(other["estimate"], rel=bar, abs=bar * other["se"])
-        assert one.se == pytest.approx(other["se"], rel=bar)
+        assert one.se == pytest.approx(other["se"], rel=errors)
         if other["df"] is None:
             assert math.isinf(one.df)
         else:
