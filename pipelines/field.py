@@ -26,7 +26,9 @@ def run(context: Context) -> dict[str, Any]:
         _simulate(context, name)
     answers = store.answers(study_id, name)
     participants = int(answers["list"].nunique())
-    if participants < study.survey.participants:
+    if study.survey.service is not None and study.survey.respondents is None:
+        _wait_for_visits(context, name)
+    elif participants < study.survey.participants:
         _wait(context, name, participants)
     facts = {
         "batch": name,
@@ -57,6 +59,17 @@ def _simulate(context: Context, name: str) -> None:
     fielding.import_answers(
         context.store, context.study_id, context.study, [out / "answers.csv"], simulated=True, name=name
     )
+
+
+def _wait_for_visits(context: Context, name: str) -> None:
+    """Stops until as many lists are whole as the study asks for; lists that people left are counted by the rules."""
+    assert context.study.survey is not None
+    done = next(batch.done for batch in context.store.batches(context.study_id) if batch.name == name)
+    if done < context.study.survey.participants:
+        raise Paused(
+            f"{done} of {context.study.survey.participants} participants have finished.",
+            hint=f"Next: contrafact survey serve {context.loaded.path}",
+        )
 
 
 def _wait(context: Context, name: str, participants: int) -> None:

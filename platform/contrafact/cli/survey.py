@@ -1,4 +1,4 @@
-"""``contrafact survey export | import | simulate``."""
+"""``contrafact survey export | import | serve | simulate``."""
 
 from __future__ import annotations
 
@@ -94,6 +94,52 @@ def register(app: typer.Typer) -> None:
         result = {**total, "files": {name: fate.facts() for name, fate in fates.items()}, "dry_run": dry_run, "next": then}
         told = [_told(name, fate, dry_run or not studies) for name, fate in fates.items()]
         answer(result, as_json=as_json, text="\n".join(told), then=then)
+
+    @verbs.command()
+    def serve(
+        file: StudyFile,
+        host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network.")] = "127.0.0.1",
+        port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8600,
+        workspace: Workspace = None,
+        as_json: Json = False,
+    ) -> None:
+        """Serves the study's pages to people; their answers go into the store."""
+        import socket
+        import sys
+
+        import uvicorn
+
+        from contrafact.errors import UserError
+        from contrafact.service.app import build
+        from contrafact.store.files import Files
+        from contrafact.survey import fielding
+
+        with _opened(file) as (loaded, store, study_id, settings):
+            study = loaded.study
+            if study.survey is None or study.survey.service is None:
+                raise UserError(f"{file} does not say what people meet.", hint="Add `service:` under `survey:`.")
+            batch = str(fielding.trials_of(store, study_id, study)["batch"].iloc[0])
+            app = build(store, Files(settings.files_url), study_id, study, batch)
+            with socket.socket() as listening:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    listening.bind((host, port))
+                except OSError as error:
+                    raise UserError(f"Port {port} of {host} cannot be used: {error.strerror}.", hint="Name another with --port.") from error
+                listening.listen(1024)
+                shown = "localhost" if host in ("127.0.0.1", "0.0.0.0") else host
+                address = f"http://{shown}:{port}"
+                then = f"contrafact run {file}"
+                answer(
+                    {"address": address, "batch": batch, "next": then},
+                    as_json=as_json,
+                    text=f"The survey is at {address} (Ctrl-C ends it); opened without a participant's id it is a preview.",
+                    then=then,
+                )
+                sys.stdout.flush()
+                # No access log: links carry the ids of people.
+                settings_of_server = uvicorn.Config(app, access_log=False, log_level="warning", server_header=False)
+                uvicorn.Server(settings_of_server).run(sockets=[listening])
 
     @verbs.command()
     def simulate(

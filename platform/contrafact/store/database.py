@@ -43,7 +43,7 @@ def sqlite_file(url: URL) -> Path | None:
 def connect(url: str) -> Engine:
     """An engine; nothing is opened yet.
 
-    On SQLite: write-ahead log, foreign keys, five seconds of patience, and a writer takes its lock at the start of
+    On SQLite: write-ahead log, commits that are on the disk before they count, foreign keys, five seconds of patience, and a writer takes its lock at the start of
     its transaction (``execution_options(write=True)``), as a reader that turns writer could not wait for it.
     """
     address = parsed(url)
@@ -56,7 +56,7 @@ def connect(url: str) -> Engine:
 
 def _prepare(connection: Any, record: object) -> None:
     connection.isolation_level = None  # transactions begin where SQLAlchemy says so, DDL included
-    for pragma in (f"busy_timeout = {BUSY_MS}", "journal_mode = WAL", "foreign_keys = ON", "synchronous = NORMAL"):
+    for pragma in (f"busy_timeout = {BUSY_MS}", "journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -26,7 +26,9 @@ _KEYS = {
     "trial": ("assignment_id", "position"),
 }
 #: secrets and what is made of them, and what MLflow or the clock decided
-_LEFT_OUT = {"salt", "pid_hash", "submission_hash", "code", "mlflow_run_id", "previous_hash", "digest"}
+_LEFT_OUT = {
+    "salt", "pid_hash", "submission_key", "submission_hash", "code", "mlflow_run_id", "previous_hash", "digest",
+}  # fmt: skip
 _CLOCKED = {"seconds", "path", "report", "root", "retracted"}
 
 
@@ -61,7 +63,7 @@ def canonical(store: Store) -> str:
 
     lines = []
     for name, rows in tables.items():
-        if name in ("run", "study_salt"):
+        if name in ("run", "study_salt", "panel_id"):
             continue
         columns = _columns(name)
         for row in rows:

@@ -28,6 +28,7 @@ from sqlalchemy import (
     Dialect,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -313,7 +314,7 @@ class Batch(Base):
 
 
 class Participant(Base):
-    """Who answered, as a keyed hash: raw ids are never stored."""
+    """Who answered, as a keyed hash; ``PanelId`` alone may know more, for a while."""
 
     __tablename__ = "participant"
     __table_args__ = (UniqueConstraint("study_id", "pid_hash"),)
@@ -323,7 +324,7 @@ class Participant(Base):
 
 
 class Assignment(Base):
-    """One list of one batch; ``status`` is open, started or done."""
+    """One list of one batch; ``status`` is open, started, done, or left, once somebody else was given the list anew."""
 
     __tablename__ = "assignment"
     __table_args__ = (UniqueConstraint("batch_id", "list_number"), UniqueConstraint("batch_id", "code"))
@@ -356,13 +357,46 @@ class TrialStimulus(Base):
 
 
 class Rating(Base):
+    """``at`` is the server's clock. From the participant service also: ``submission_key``, made in the browser for one
+    trial; ``answered_at`` by the participant's clock; ``moves``, how often the answer was moved before it was given."""
+
     __tablename__ = "rating"
-    __table_args__ = (UniqueConstraint("trial_id", "question_id"),)
+    __table_args__ = (
+        UniqueConstraint("trial_id", "question_id"),
+        Index("uq_rating_submission_key_question_id", "submission_key", "question_id", unique=True),
+    )
     trial_id: Mapped[int] = to("trial", cascade=True, index=False)
     question_id: Mapped[int] = to("question")
     value: Mapped[float | None]
     response_ms: Mapped[float | None]
     at: Mapped[datetime]
+    submission_key: Mapped[str | None] = mapped_column(String(64))
+    answered_at: Mapped[datetime | None]
+    moves: Mapped[int | None]
+
+
+class Visit(Base):
+    """A person at the participant service; ``status`` is instructions, trials, done or screened_out. The list is
+    theirs until ``lease_until``, which every answer moves on."""
+
+    __tablename__ = "visit"
+    __table_args__ = (UniqueConstraint("batch_id", "participant_id"),)
+    batch_id: Mapped[int] = to("batch", cascade=True, index=False)
+    participant_id: Mapped[int] = to("participant")
+    assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignment.id"), unique=True)
+    status: Mapped[str] = mapped_column(String(16))
+    tries: Mapped[int]
+    consented: Mapped[datetime]
+    lease_until: Mapped[datetime]
+
+
+class PanelId(Base):
+    """The id by which a panel pays somebody: apart from everything else, and deleted after its day."""
+
+    __tablename__ = "panel_id"
+    participant_id: Mapped[int] = mapped_column(ForeignKey("participant.id", ondelete="CASCADE"), unique=True)
+    raw: Mapped[str]
+    delete_after: Mapped[datetime] = mapped_column(index=True)
 
 
 class Exclusion(Base):

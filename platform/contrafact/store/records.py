@@ -170,13 +170,15 @@ class ChainRecord:
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """``registration`` is the hash in force when it was made; ``begun`` counts the assignments that somebody took."""
+    """``registration`` is the hash in force when it was made; ``begun`` counts the assignments that somebody took, ``done``
+    those that are whole."""
 
     name: str
     simulated: bool
     registration: str | None
     assignments: int
     begun: int
+    done: int = 0
     id: int = 0
 
 

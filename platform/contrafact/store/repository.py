@@ -641,7 +641,10 @@ class Store:
         """The batches of a study, oldest first, with the hash of the registration they stand on."""
         with self._read() as session:
             query = (
-                select(m.Batch, m.Registration.hash, func.count(m.Assignment.id), func.count(m.Assignment.participant_id))
+                select(
+                    m.Batch, m.Registration.hash, func.count(m.Assignment.id), func.count(m.Assignment.participant_id),
+                    func.count(m.Assignment.id).filter(m.Assignment.status == "done"),
+                )
                 .outerjoin(m.Registration, m.Registration.id == m.Batch.registration_id)
                 .outerjoin(m.Assignment, m.Assignment.batch_id == m.Batch.id)
                 .where(m.Batch.study_id == study_id)
@@ -651,9 +654,9 @@ class Store:
             return [
                 BatchRecord(
                     id=batch.id, name=batch.name, simulated=batch.simulated, registration=registration,
-                    assignments=assignments, begun=begun,
+                    assignments=assignments, begun=begun, done=done,
                 )
-                for batch, registration, assignments, begun in session.execute(query)
+                for batch, registration, assignments, begun, done in session.execute(query)
             ]  # fmt: skip
 
     def batch_trials(self, study_id: int, name: str | None = None) -> pd.DataFrame:

@@ -306,6 +306,37 @@ class Panel(Part):
     filters: tuple[dict[str, Any], ...] = Field(default=(), description="filters as Prolific's API takes them")
 
 
+class Comprehension(Part):
+    """A question on the instructions; ``answer`` is the option that shows that they were understood."""
+
+    text: Annotated[str, Field(min_length=3, max_length=500)]
+    options: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=2, max_length=8)]
+    answer: str
+
+    @model_validator(mode="after")
+    def _among(self) -> Comprehension:
+        if self.answer not in self.options or len(set(self.options)) != len(self.options):
+            raise ValueError("different options, and `answer` as one of them")
+        return self
+
+
+class Service(Part):
+    """What people meet where `contrafact survey serve` fields the study. Texts are plain; an empty line parts
+    paragraphs."""
+
+    consent: Annotated[str, Field(min_length=20, max_length=20_000, description="what people agree to")]
+    instructions: Annotated[str, Field(min_length=10, max_length=20_000)]
+    comprehension: Annotated[tuple[Comprehension, ...], Field(max_length=10)] = ()
+    debrief: Annotated[str, Field(min_length=10, max_length=20_000, description="told after the last answer")]
+    contact: Annotated[str, Field(min_length=3, max_length=300, description="whom people can ask")]
+    lease_minutes: Annotated[float, Field(ge=1, le=1440)] = Field(
+        default=30, description="minutes after the last answer until a list goes to somebody else"
+    )
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        default=90, description="days after which the panel's ids are deleted"
+    )
+
+
 class Survey(Part):
     design: Literal["within_image"] = "within_image"
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
@@ -316,6 +347,7 @@ class Survey(Part):
         None, description="simulated people; absent: a panel of real people"
     )
     pay: Pay = Pay()
+    service: Service | None = Field(default=None, description="pages of our own; absent: the batch goes out as files")
     panel: Panel | None = Field(default=None, description="where people come from; absent: nothing is published")
     models: dict[Name, ModelRespondent] = Field(default={}, description="model respondents, by a name of yours")
 

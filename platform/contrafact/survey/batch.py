@@ -59,9 +59,14 @@ def asked(trials: pd.DataFrame, questions: Sequence[Question]) -> pd.DataFrame:
     wording = wording[["kind", "question", "text", "low", "high", "scale"]]
     images = trials[trials["kind"] == "image"].merge(wording, on="kind")
     attention = trials[trials["kind"] == "attention"].assign(question=ATTENTION, low="0", high="100", scale="vas")
-    attention["text"] = [f"This one checks attention: please answer {target:g}." for target in attention["target"]]
+    attention["text"] = [attention_text(target) for target in attention["target"]]
     rows = pd.concat([frame for frame in (images, attention) if len(frame)])
     return rows.sort_values(["assignment", "position"], kind="stable", ignore_index=True)
+
+
+def attention_text(target: float) -> str:
+    """What an attention trial says."""
+    return f"This one checks attention: please answer {target:g}."
 
 
 def export(

@@ -1,0 +1,381 @@
+"""The HTTP application of one study's batch.
+
+    GET  /                    the page
+    POST /api/arrive          {link}                      who is there already goes on where they were
+    POST /api/consent         {link}                      a list on lease; from here on things are kept
+    POST /api/comprehension   {attempt, answers}
+    GET  /api/state
+    POST /api/answer          {key, position, values, moves, response_ms, answered_at}
+    POST /api/forget          deletes everything of this person
+    GET  /picture/NAME.png
+
+After consent a request carries a token, ``Authorization: Bearer``, signed with the study's salt. Ids come in the body
+and never in an address, so that no log holds them; addresses of people are neither stored nor logged. A link without
+an id is a preview: all pages work, and nothing is kept.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from contrafact.errors import UserError
+from contrafact.panels.links import PROVIDERS, arrival, done_link
+from contrafact.panels.prolific import completion_codes
+from contrafact.service.writer import Writer
+from contrafact.store import Store
+from contrafact.store.files import Files
+from contrafact.store.visits import Given, Shown, Visit, Visits
+from contrafact.study.schema import Study
+from contrafact.survey.batch import ATTENTION, LONGEST_MS, SCALES, attention_text, keyed
+
+PAGES = Path(__file__).parent / "pages"
+TRIES = 2  # at the comprehension questions
+LARGEST_BODY = 16_384
+BURST, PER_SECOND = 30.0, 5.0  # requests of one person
+SEATS = 5_000  # people whose lists are kept in memory
+PREVIEW = "preview"
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+Name = Annotated[str, Field(max_length=64)]
+Link = Annotated[dict[Name, Annotated[str, Field(max_length=300)]], Field(max_length=20)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Arrive(Body):
+    link: Link
+
+
+class Comprehension(Body):
+    attempt: Annotated[int, Field(ge=1, le=TRIES)]
+    answers: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10)]
+
+
+class Answer(Body):
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{16,64}$")]
+    position: Annotated[int, Field(ge=0, le=10_000)]
+    values: Annotated[dict[Name, float], Field(min_length=1, max_length=50)]
+    moves: Annotated[dict[Name, Annotated[int, Field(ge=0, le=1_000_000)]], Field(max_length=50)] = {}
+    response_ms: Annotated[float, Field(ge=0, le=LONGEST_MS)]
+    answered_at: datetime | None = None
+
+
+class Refused(Exception):
+    """An answer other than 200."""
+
+    def __init__(self, status: int, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.status, self.facts = status, {"error": message, **more}
+
+
+Shape = TypeVar("Shape", bound=Body)
+
+
+class Desk:
+    """What the handlers share: the study, its pictures under opaque names, and the lists of those who are there."""
+
+    def __init__(self, store: Store, files: Files, study_id: int, study: Study, batch: str) -> None:
+        assert study.survey is not None and study.survey.service is not None
+        self.study, self.survey, self.texts = study, study.survey, study.survey.service
+        self.store, self.files, self.study_id = store, files, study_id
+        self.visits = Visits(store, study_id, batch)
+        self.lease = timedelta(minutes=self.texts.lease_minutes)
+        self.writer = Writer(self.visits, self.lease)
+        self.salt = store.salt(study_id)
+        self.provider = PROVIDERS[self.survey.panel.provider if self.survey.panel else "link"]
+        self.code = completion_codes(self.salt)["COMPLETED"]
+        self.names = {one: keyed(self.salt, "picture", one, length=20) for one in self.visits.pictures()}
+        self.pixels = {self.names[one]: sha for one, sha in self.visits.pictures().items()}
+        self.scales = {q.name: SCALES[q.scale] for q in self.survey.questions}
+        self._seats: OrderedDict[int, dict[int, Shown]] = OrderedDict()
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._looked = -math.inf
+
+    def token(self, visit: int) -> str:
+        return f"{visit}.{keyed(self.salt, 'visit', visit, length=32)}"
+
+    def known(self, request: Request) -> int | None:
+        """The visit that a request's token names; None in a preview. Raises Refused where it is not ours."""
+        word = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if word == PREVIEW:
+            return None
+        number = word.partition(".")[0]
+        if not (number.isascii() and number.isdigit() and len(number) < 12):
+            raise Refused(401, "This page is no longer signed in. Please open your link again.")
+        if not hmac.compare_digest(word.encode(), self.token(int(number)).encode()):
+            raise Refused(401, "This page is no longer signed in. Please open your link again.")
+        self.slow_down(word)
+        return int(number)
+
+    def slow_down(self, who: str) -> None:
+        """A bucket of requests for each person; raises Refused where it is empty."""
+        now = time.monotonic()
+        left, at = self._buckets.pop(who, (BURST, now))
+        left = min(BURST, left + (now - at) * PER_SECOND)
+        self._buckets[who] = (max(left - 1, 0), now)
+        if len(self._buckets) > SEATS:
+            self._buckets.popitem(last=False)
+        if left < 1:
+            raise Refused(429, "Too many requests at once. This page tries again by itself.", retry=1)
+
+    async def withdrawn(self) -> frozenset[str]:
+        """Matched sets that were withdrawn, as the chain says; looked up every few seconds."""
+        if time.monotonic() - self._looked > 5:
+            self._looked = time.monotonic()
+            chain = await run_in_threadpool(self.store.chain, self.study_id)
+            self.writer.withdrawn = frozenset(link.payload["set"] for link in chain if link.kind == "withdrawal")
+        return self.writer.withdrawn
+
+    async def seat(self, visit: Visit | None) -> dict[int, Shown]:
+        """The trials of somebody's list by position; a preview sees the first list."""
+        number = 0 if visit is None else visit.id
+        if number not in self._seats or (visit is not None and visit.assignment is None):
+            trials = await run_in_threadpool(self.visits.trials, visit.assignment if visit else None)
+            self._seats[number] = {trial.position: trial for trial in trials}
+            if len(self._seats) > SEATS:
+                self._seats.popitem(last=False)
+        return self._seats[number]
+
+    async def visit(self, number: int) -> Visit:
+        found = await run_in_threadpool(self.visits.get, number)
+        if found is None:
+            raise Refused(410, "Your data were deleted. Nothing of this visit is kept.")
+        return found
+
+    async def state(self, visit: Visit | None, link: dict[str, str] | None = None) -> dict[str, Any]:
+        """Where somebody is, and all that their page needs to go on."""
+        first = "instructions" if self.texts.comprehension else "trials"
+        status = first if visit is None else visit.status
+        facts: dict[str, Any] = {
+            "status": status, "preview": visit is None, "tries_left": TRIES - (visit.tries if visit else 0),
+            "token": PREVIEW if visit is None else self.token(visit.id),
+            "instructions": self.texts.instructions, "debrief": self.texts.debrief,
+            "comprehension": [{"text": one.text, "options": one.options} for one in self.texts.comprehension],
+            "questions": [q.model_dump(include={"name", "text", "low", "high", "scale"}) for q in self.survey.questions],
+            "trials": [], "answered": [],
+        }  # fmt: skip
+        if status == "screened_out":
+            return facts
+        withdrawn = await self.withdrawn()
+        answered = set() if visit is None or visit.assignment is None else await run_in_threadpool(
+            self.visits.answered, visit.assignment
+        )  # fmt: skip
+        facts["answered"] = sorted(answered)
+        facts["trials"] = [
+            self._trial(trial) for position, trial in (await self.seat(visit)).items()
+            if position in answered or trial.set_key not in withdrawn
+        ]  # fmt: skip
+        if status == "done":
+            facts |= self.finish(link)
+        return facts
+
+    def finish(self, link: dict[str, str] | None) -> dict[str, Any]:
+        return {"code": self.code, "return": done_link(self.provider, self.code, link or {})}
+
+    def _trial(self, trial: Shown) -> dict[str, Any]:
+        if trial.kind == "attention":
+            assert trial.target is not None
+            question = {"name": ATTENTION, "text": attention_text(trial.target), "low": "0", "high": "100", "scale": "vas"}
+            return {"position": trial.position, "picture": None, "questions": [question]}
+        assert trial.stimulus is not None
+        return {"position": trial.position, "picture": f"/picture/{self.names[trial.stimulus]}.png", "questions": None}
+
+    def checked(self, trial: Shown, answer: Answer) -> dict[str, float]:
+        """The values of an answer; raises Refused where they are not answers to what the trial asks."""
+        scales = {ATTENTION: (0.0, 100.0)} if trial.kind == "attention" else self.scales
+        if set(answer.values) != set(scales) or not set(answer.moves) <= set(scales):
+            raise Refused(422, f"This trial asks for {', '.join(scales)}.")
+        for name, value in answer.values.items():
+            low, high = scales[name]
+            if not low <= value <= high or (high == 7 and value != int(value)):
+                raise Refused(422, f"{name}: {value:g} is not on its scale, {low:g} to {high:g}.")
+        return dict(answer.values)
+
+
+async def _read(request: Request, shape: type[Shape]) -> Shape:
+    """The body, within bounds; raises Refused where it is something else."""
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        raise Refused(415, "A body is JSON.")
+    content = b""
+    async for part in request.stream():
+        content += part
+        if len(content) > LARGEST_BODY:
+            raise Refused(413, "This is more than an answer can be.")
+    try:
+        return shape.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise Refused(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def build(store: Store, files: Files, study_id: int, study: Study, batch: str) -> Starlette:
+    """The application for one batch; the study has ``survey.service``."""
+    desk = Desk(store, files, study_id, study, batch)
+
+    async def about(request: Request) -> dict[str, Any]:
+        return {
+            "study": study.study, "title": study.title, "consent": desk.texts.consent, "contact": desk.texts.contact,
+            "parameters": list(desk.provider.entry), "minutes": desk.survey.pay.minutes,
+        }  # fmt: skip
+
+    async def arrive(request: Request) -> dict[str, Any]:
+        link = (await _read(request, Arrive)).link
+        who = arrival(desk.provider, link)
+        if who.preview:
+            return {"status": "consent"}
+        pid = keyed(desk.salt, "participant", who.participant)
+        desk.slow_down(pid)
+        found = await run_in_threadpool(desk.visits.find, pid)
+        return {"status": "consent"} if found is None else await desk.state(found, link)
+
+    async def consent(request: Request) -> dict[str, Any]:
+        link = (await _read(request, Arrive)).link
+        who = arrival(desk.provider, link)
+        if who.preview:
+            return await desk.state(None)
+        pid = keyed(desk.salt, "participant", who.participant)
+        desk.slow_down(pid)
+        keep = timedelta(days=desk.texts.retention_days)
+        found = await desk.writer.do(partial(desk.visits.begin, pid, who.participant, lease=desk.lease, keep=keep))
+        if found is None:
+            return {"status": "full"}
+        if not desk.texts.comprehension and found.status == "instructions":
+            found = await desk.writer.do(partial(desk.visits.check, found.id, 1, True, TRIES, desk.lease)) or found
+        return await desk.state(found, link)
+
+    async def comprehension(request: Request) -> dict[str, Any]:
+        number, given = desk.known(request), await _read(request, Comprehension)
+        passed = given.answers == [one.answer for one in desk.texts.comprehension]
+        if number is None:
+            status = "trials" if passed else "instructions" if given.attempt < TRIES else "screened_out"
+            return {"status": status, "tries_left": TRIES - given.attempt}
+        found = await desk.writer.do(partial(desk.visits.check, number, given.attempt, passed, TRIES, desk.lease))
+        if found is None:
+            raise Refused(410, "Your data were deleted. Nothing of this visit is kept.")
+        return {"status": found.status, "tries_left": TRIES - found.tries}
+
+    async def state(request: Request) -> dict[str, Any]:
+        number = desk.known(request)
+        return await desk.state(None if number is None else await desk.visit(number), dict(request.query_params))
+
+    async def answer(request: Request) -> dict[str, Any]:
+        number, given = desk.known(request), await _read(request, Answer)
+        seat = desk._seats.get(number or 0) or await desk.seat(None if number is None else await desk.visit(number))
+        trial = seat.get(given.position)
+        if trial is None:
+            raise Refused(404, "There is no such trial in this list.")
+        values = desk.checked(trial, given)
+        if number is None:
+            return {"stored": values, "done": given.position == max(seat), "preview": True}
+        if given.answered_at is not None and given.answered_at.tzinfo is None:
+            raise Refused(422, "answered_at: a time with its zone")
+        await desk.withdrawn()
+        taken = await desk.writer.take(
+            Given(number, trial.id, given.key, values, given.moves, given.response_ms, given.answered_at)
+        )
+        if taken.fate == "refused":
+            raise Refused(410, "This list is no longer yours. Please open your link again.")
+        facts = {
+            "position": given.position, "stored": dict(taken.values), "response_ms": taken.response_ms,
+            "repeated": taken.fate == "repeated", "done": taken.whole,
+        }  # fmt: skip
+        if taken.fate == "conflict":
+            raise Refused(409, "Another answer was given here before; it is kept.", **facts)
+        return facts
+
+    async def forget(request: Request) -> dict[str, Any]:
+        number = desk.known(request)
+        if number is not None:
+            await desk.writer.do(partial(desk.visits.forget, number))
+            desk._seats.pop(number, None)
+        return {"status": "forgotten"}
+
+    async def picture(request: Request) -> Response:
+        sha = desk.pixels.get(request.path_params["name"])
+        if sha is None:
+            return JSONResponse({"error": "There is no such picture."}, 404)
+        content = await run_in_threadpool(desk.files.get, sha)
+        return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"})
+
+    def page(name: str) -> Route:
+        async def file(request: Request) -> Response:
+            return FileResponse(PAGES / name, headers={"Cache-Control": "no-cache"})
+
+        return Route("/" if name == "index.html" else f"/{name}", file)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        desk.writer.close()
+
+    app = Starlette(
+        lifespan=lifespan,
+        routes=[
+            *map(page, ("index.html", "survey.js", "survey.css")),
+            Route("/api/about", _answered(about)),
+            Route("/api/arrive", _answered(arrive), methods=["POST"]),
+            Route("/api/consent", _answered(consent), methods=["POST"]),
+            Route("/api/comprehension", _answered(comprehension), methods=["POST"]),
+            Route("/api/state", _answered(state)),
+            Route("/api/answer", _answered(answer), methods=["POST"]),
+            Route("/api/forget", _answered(forget), methods=["POST"]),
+            Route("/picture/{name}.png", picture),
+        ],
+    )
+    app.add_middleware(_Headers)
+    return app
+
+
+def _answered(handler: Callable[[Request], Awaitable[dict[str, Any]]]) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return JSONResponse(await handler(request), headers={"Cache-Control": "no-store"})
+        except Refused as refused:
+            after = {"Retry-After": "1"} if refused.status == 429 else {}
+            return JSONResponse(refused.facts, refused.status, headers={"Cache-Control": "no-store", **after})
+        except UserError as error:
+            # A link that is not of the panel is the visitor's; a database that is away is not.
+            return JSONResponse({"error": error.message}, 422 if "link" in error.message else 503)
+
+    return endpoint
+
+
+class _Headers:
+    """Puts the safety headers on every response."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] += [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+            await send(message)
+
+        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)

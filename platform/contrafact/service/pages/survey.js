@@ -1,0 +1,328 @@
+// The participant's page. An answer is written into this browser before it is sent, and leaves it only when the server
+// has said that it is stored; so a reload, a dead connection or a dead server loses nothing, and the key that was made
+// for the answer lets the server tell a repeat from a second opinion.
+
+const $ = (id) => document.getElementById(id);
+const AHEAD = 12;           // pictures loaded before they are needed
+const query = Object.fromEntries(new URLSearchParams(location.search));
+let about, link, state, tries = 0, sending = null, blocked = "";
+const pictures = new Map();
+
+// What is kept here: answers on their way. Each has a place of its own, so two tabs cannot overwrite each other.
+const box = () => `contrafact/${about.study}/${state.token.split(".")[0]}/`;
+const waiting = () => Object.keys(localStorage).filter((key) => key.startsWith(box()))
+  .map((key) => JSON.parse(localStorage.getItem(key))).sort((a, b) => a.position - b.position);
+const memory = new Map();   // where the browser keeps nothing (private windows)
+function keep(answer) {
+  try { localStorage.setItem(box() + answer.position, JSON.stringify(answer)); } catch { memory.set(answer.position, answer); }
+}
+const unsent = () => [...waiting(), ...memory.values()];
+function settle(answer) {
+  memory.delete(answer.position);
+  try { localStorage.removeItem(box() + answer.position); } catch { /* nothing was kept */ }
+}
+
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+async function call(path, body, method = "POST") {
+  const headers = { "Content-Type": "application/json" };
+  if (state?.token) headers.Authorization = `Bearer ${state.token}`;
+  const reply = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(15000) });
+  let facts = {};
+  try { facts = await reply.json(); } catch { /* a proxy's page */ }
+  return { status: reply.status, facts };
+}
+
+// Tries until the server answers; says so meanwhile.
+async function insist(path, body, method) {
+  for (let wait = 400; ; wait = Math.min(wait * 1.7, 8000)) {
+    try {
+      const { status, facts } = await call(path, body, method);
+      if (status < 500 && status !== 429) { if (status === 200) note(""); return { status, facts }; }
+    } catch { /* no connection */ }
+    note("The connection is lost. This page goes on as soon as it is back.");
+    await sleep(wait * (0.75 + Math.random() / 2));
+  }
+}
+
+const note = (text) => { if ($("note").textContent !== text) $("note").textContent = text || (state?.preview ? "Preview: nothing is kept." : ""); };
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value === true) made.setAttribute(name, "");
+    else if (value !== false && value !== null) made.setAttribute(name, value);
+  }
+  made.append(...children.flat().filter((child) => child !== null));
+  return made;
+}
+const paragraphs = (text) => text.split(/\n\s*\n/).map((part) => element("p", {}, part.trim()));
+
+function show(title, ...content) {
+  const heading = element("h1", { tabindex: "-1" }, title);
+  $("main").replaceChildren(heading, ...content.flat());
+  document.title = about ? `${title} · ${about.title}` : title;
+  scrollTo(0, 0);
+  heading.focus({ preventScroll: true });
+}
+const button = (text, act, kind = "") => element("button", { type: "button", class: kind, onclick: once(act) }, text);
+function once(act) {
+  let busy = false;
+  return async (event) => {
+    if (busy) return;
+    busy = true;
+    try { await act(event); } finally { busy = false; }
+  };
+}
+const actions = (...buttons) => element("div", { class: "actions" }, buttons);
+
+function progress() {
+  const done = answered().size, all = state.trials.length;
+  $("progress").hidden = all === 0;
+  $("progress").setAttribute("aria-valuenow", String(Math.round((100 * done) / Math.max(all, 1))));
+  $("bar").style.width = `${(100 * done) / Math.max(all, 1)}%`;
+}
+const answered = () => new Set([...state.answered, ...unsent().map((answer) => answer.position)]);
+
+// Pages in their order
+
+function consent() {
+  show(about.title, paragraphs(about.consent), element("p", { class: "small" }, `Questions? ${about.contact}`),
+    actions(button("I do not agree", declined, "quiet"), button("I agree", async () => enter(await insist("/api/consent", { link })))));
+}
+const declined = () => show("Thank you", paragraphs("You have not taken part, and nothing was kept. You may close this page."));
+
+function instructions() {
+  const next = state.comprehension.length ? button("Go on", comprehension) : button("Begin", trial);
+  show("How it works", paragraphs(state.instructions), actions(next));
+}
+
+function comprehension() {
+  const form = element("form", { novalidate: true });
+  state.comprehension.forEach((one, number) => {
+    form.append(element("fieldset", {}, element("legend", {}, one.text), one.options.map((text) =>
+      element("label", { class: "option" }, element("input", { type: "radio", name: `c${number}`, value: text }), text))));
+  });
+  const problem = element("p", { class: "problem", role: "alert" });
+  form.append(problem, actions(element("button", {}, "Check my answers")));
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("submit", once(async () => {
+    const answers = state.comprehension.map((_, number) => new FormData(form).get(`c${number}`));
+    if (answers.includes(null)) { problem.textContent = "Please answer every question."; return; }
+    const { status, facts } = await insist("/api/comprehension", { attempt: tries + 1, answers });
+    if (status !== 200) return stopped(facts);
+    tries += 1;
+    Object.assign(state, facts);
+    if (state.status !== "instructions") return proceed();
+    show("Not quite", paragraphs("At least one answer was not right. Please read the instructions again; you have one more try."),
+      actions(button("Read again", instructions)));
+  }));
+  show("Two minutes of care", paragraphs("These questions check that the instructions are clear."), form);
+}
+
+function vas(question, changed) {
+  const input = element("input", { type: "range", class: "unset", min: 0, max: 100, step: 1, value: 50, id: question.name,
+    "aria-valuetext": "not answered yet", "aria-describedby": `${question.name}-ends` });
+  let moves = 0;
+  const set = (moved) => {
+    if (moved) moves += 1;
+    input.classList.remove("unset");
+    input.setAttribute("aria-valuetext", `${input.value} of 100, from ${question.low} to ${question.high}`);
+    changed();
+  };
+  input.addEventListener("pointerdown", (event) => {   // a tap on the line sets the handle there, on every phone too
+    const room = input.getBoundingClientRect();
+    input.value = String(Math.round((100 * (event.clientX - room.left)) / room.width));
+    set(true);
+  });
+  input.addEventListener("input", () => set(false));
+  input.addEventListener("change", () => set(true));
+  input.addEventListener("keydown", (event) => { if (event.key === " ") { event.preventDefault(); set(true); } });
+  return {
+    node: element("div", { class: "vas" }, element("label", { class: "question", for: question.name }, question.text), input,
+      element("div", { class: "ends", id: `${question.name}-ends` }, element("span", {}, question.low), element("span", {}, question.high))),
+    value: () => (input.classList.contains("unset") ? null : Number(input.value)), moves: () => moves, focus: () => input.focus({ preventScroll: true }),
+  };
+}
+
+function likert(question, changed) {
+  let moves = 0;
+  const inputs = [1, 2, 3, 4, 5, 6, 7].map((value) => element("input", { type: "radio", name: question.name, value,
+    "aria-label": value === 1 ? `1, ${question.low}` : value === 7 ? `7, ${question.high}` : String(value),
+    onchange: () => { moves += 1; changed(); } }));
+  return {
+    node: element("fieldset", {}, element("legend", {}, question.text),
+      element("div", { class: "likert" }, inputs.map((input) => element("label", {}, input, input.value))),
+      element("div", { class: "ends" }, element("span", {}, question.low), element("span", {}, question.high))),
+    value: () => { const chosen = inputs.find((input) => input.checked); return chosen ? Number(chosen.value) : null; },
+    moves: () => moves, focus: () => inputs[0].focus({ preventScroll: true }),
+    choose: (digit) => { const input = inputs[digit - 1]; if (input) { input.checked = true; input.focus(); moves += 1; changed(); } },
+  };
+}
+
+function picture(address) {
+  if (!pictures.has(address)) {
+    pictures.set(address, (async () => {
+      for (let wait = 400; ; wait = Math.min(wait * 1.7, 8000)) {
+        const image = element("img", { class: "picture", alt: "The picture to judge", src: address, draggable: "false" });
+        try { await image.decode(); return image; } catch { await sleep(wait); image.removeAttribute("src"); }
+        note("A picture is still on its way. This page goes on as soon as the connection is back.");
+      }
+    })());
+  }
+  return pictures.get(address);
+}
+
+async function trial() {
+  const open = state.trials.filter((one) => !answered().has(one.position));
+  progress();
+  if (open.length === 0) return finish();
+  const [now] = open;
+  open.slice(0, AHEAD).forEach((one) => one.picture && picture(one.picture));
+  const image = now.picture ? await picture(now.picture) : null;
+  if (navigator.onLine && !blocked) note("");
+  const submit = element("button", { "aria-disabled": "true" }, "Next");
+  const controls = (now.questions ?? state.questions).map((question) => ({ question,
+    ...(question.scale === "vas" ? vas : likert)(question, () => submit.setAttribute("aria-disabled", String(!complete()))) }));
+  const complete = () => controls.every((control) => control.value() !== null);
+  const problem = element("p", { class: "problem", role: "alert" });
+  const form = element("form", { novalidate: true }, controls.map((control) => control.node), problem, actions(submit));
+  let shownAt = 0, given = false;
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target !== submit) { event.preventDefault(); form.requestSubmit(); }
+    if (controls.length === 1 && controls[0].choose && /^[1-7]$/.test(event.key)) controls[0].choose(Number(event.key));
+  });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (given) return;
+    if (!complete()) { problem.textContent = "Please answer first."; controls.find((control) => control.value() === null).focus(); return; }
+    given = true;
+    if (!answered().has(now.position)) {   // another tab may have been quicker
+      keep({ key: crypto.randomUUID?.() ?? String(Math.random()).slice(2).padEnd(17, "0") + Date.now(), position: now.position,
+        values: Object.fromEntries(controls.map((control) => [control.question.name, control.value()])),
+        moves: Object.fromEntries(controls.map((control) => [control.question.name, control.moves()])),
+        response_ms: Math.round(performance.now() - shownAt), answered_at: new Date().toISOString() });
+    }
+    send();
+    trial();
+  });
+  const number = state.trials.indexOf(now) + 1;
+  show(now.picture ? `Picture ${number} of ${state.trials.length}` : `Question ${number} of ${state.trials.length}`, image ? [image, form] : [form]);
+  controls[0].focus();
+  requestAnimationFrame(() => { shownAt = performance.now(); });
+}
+
+// One sender at a time in this tab; other tabs may send the same, which the keys make harmless.
+function send() {
+  sending ??= deliver().finally(() => { sending = null; });
+  return sending;
+}
+async function deliver() {
+  for (let wait = 400; ; ) {
+    const [answer] = unsent();
+    if (!answer) return;
+    let reply;
+    try { reply = await call("/api/answer", answer); } catch { reply = { status: 0, facts: {} }; }
+    if (reply.status === 200 || reply.status === 409) {
+      settle(answer);
+      state.answered.push(answer.position);
+      if (reply.status === 409) await refresh();
+      wait = 400;
+      if (blocked) { blocked = ""; note("All your answers are saved."); }
+    } else if (reply.status === 401 || reply.status === 410) {
+      return stopped(reply.facts);
+    } else if (reply.status >= 400 && reply.status < 500 && reply.status !== 429 && reply.status !== 408) {
+      settle(answer);   // not an answer to this trial, so it is asked again
+      await refresh();
+      trial();
+    } else {
+      blocked = "You are offline. Your answers are kept in this browser and sent when the connection is back.";
+      note(blocked);
+      await sleep(wait * (0.75 + Math.random() / 2));
+      wait = Math.min(wait * 1.7, 8000);
+    }
+  }
+}
+
+async function refresh() {
+  if (state.preview) return;
+  try {
+    const { status, facts } = await call(`/api/state?${new URLSearchParams(link)}`, undefined, "GET");
+    if (status === 200) state = facts;
+    else if (status === 410 || status === 401) stopped(facts);
+  } catch { /* later */ }
+}
+
+async function finish() {
+  show("Saving your answers", paragraphs("Please keep this page open until the next one appears."));
+  while (unsent().length) { await send(); await sleep(50); }
+  if (state.preview) state.code = "PREVIEW";
+  else {
+    const { status, facts } = await insist(`/api/state?${new URLSearchParams(link)}`, undefined, "GET");
+    if (status !== 200) return stopped(facts);
+    state = facts;
+    if (state.status !== "done") return trial();
+  }
+  done();
+}
+
+function done() {
+  $("progress").hidden = true;
+  const code = state.code ? [element("p", {}, "Your completion code:"), element("p", { class: "code", id: "code" }, state.code)] : [];
+  const back = state.return ? actions(element("a", { class: "button", href: state.return }, "Return to the panel")) : null;
+  show("Thank you", paragraphs(state.debrief), code, back ?? "", element("p", { class: "small" }, `Questions? ${about.contact}`), removal());
+}
+
+function removal() {
+  return element("p", { class: "small" }, "You may withdraw at any time by opening your link again. ",
+    button("Delete my answers", () => {
+      show("Delete everything?", paragraphs("All your answers and your id are deleted for good. This cannot be undone."),
+        actions(button("Keep them", () => proceed(), "quiet"), button("Delete", async () => {
+          await insist("/api/forget", {});
+          unsent().forEach(settle);
+          show("Deleted", paragraphs("Your answers and your id are gone. Thank you for your time."));
+          $("progress").hidden = true;
+        })));
+    }, "quiet"));
+}
+
+const stopped = (facts) => show("This page cannot go on", paragraphs(facts.error ?? "Please open your link again."));
+const screenedOut = () => show("Thank you", paragraphs("The questions on the instructions were not answered as expected, so the survey ends here. Please return your place to the panel; this has no bad consequence for you."));
+const full = () => show("All places are taken", paragraphs("Thank you for coming. Enough people have taken part, and nothing was kept of your visit."));
+
+function enter({ status, facts }) {
+  if (status !== 200) return stopped(facts);
+  if (facts.status === "full") return full();
+  if (facts.status === "consent") return consent();
+  state = facts;
+  tries = 2 - facts.tries_left || 0;
+  proceed();
+}
+function proceed() {
+  note("");
+  if (state.status === "instructions") return instructions();
+  if (state.status === "screened_out") return screenedOut();
+  if (state.status === "done") return done();
+  send();
+  if (!state.comprehension.length && answered().size === 0) return instructions();
+  trial();
+}
+
+async function start() {
+  about = (await insist("/api/about", undefined, "GET")).facts;
+  $("title").textContent = about.title;
+  link = Object.fromEntries(about.parameters.filter((name) => name in query).map((name) => [name, query[name].slice(0, 300)]));
+  enter(await insist("/api/arrive", { link }));
+}
+
+addEventListener("online", () => state?.token && send());
+addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+document.addEventListener("visibilitychange", async () => {   // another tab may have gone on
+  if (document.visibilityState !== "visible" || state?.status !== "trials" || state.preview) return;
+  const before = state.answered.length;
+  await refresh();
+  if (state.answered.length !== before) proceed();
+});
+addEventListener("beforeunload", (event) => { if (state?.token && unsent().length) event.preventDefault(); });
+start();

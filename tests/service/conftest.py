@@ -1,0 +1,91 @@
+"""A registered study of finished stimuli in the field, as `contrafact run` leaves it, and its service."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from contrafact import settings, study
+from contrafact.errors import Paused
+from contrafact.images import decode, worlds
+from contrafact.run.engine import run_study
+from contrafact.settings import Settings
+from contrafact.store import Store, open_store
+from contrafact.store.files import Files
+from contrafact.study import LoadedStudy
+
+ARMS = [("null", 0.0), *((arm, dose) for arm in ("treated", "sham") for dose in (-1.0, 1.0))]
+YAML = """
+study: cards
+title: Portraits at a glance
+stimuli: {manifest: stimuli.csv}
+survey:
+  participants: 3
+  trials_per_participant: 5
+  attention_trials: 1
+  questions:
+    - {name: groomed, text: "How well-groomed is this person?", low: not at all, high: very}
+    - {name: warm, text: "How warm does this person look?", low: cold, high: warm, scale: likert7}
+  service:
+    consent: |
+      You will look at a few drawn faces and say how they look to you. This takes three minutes.
+
+      Taking part is voluntary. You may stop at any time, and delete your answers by opening your link again.
+    instructions: Look at each face and answer from the gut. There is no right or wrong.
+    comprehension:
+      - {text: "What do you judge?", options: [faces, houses], answer: faces}
+    debrief: The faces were drawn by a computer and differed in one detail. Thank you for your help.
+    contact: study@example.org
+hypotheses:
+  - {id: H1, claim: The direction moves ratings., direction: outcome, question: groomed, arm: treated-sham, primary: true}
+"""
+
+
+@dataclass(frozen=True)
+class Fielded:
+    path: Path
+    loaded: LoadedStudy
+    store: Store
+    study_id: int
+    batch: str
+    files: Files
+    settings: Settings
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the study, its pictures and the workspace after one run, to be copied."""
+    folder = tmp_path_factory.mktemp("ran")
+    drawn = np.random.default_rng(3).normal(size=(5, len(worlds.FACTORS)))
+    rows = []
+    for face in range(5):
+        for arm, dose in ARMS:
+            factors = drawn[[face]].copy()
+            factors[0, worlds.FACTORS.index("groom")] += dose * (arm == "treated")
+            name = f"{face}-{arm}-{dose:g}.png"
+            (folder / name).write_bytes(decode.png_bytes(worlds.render(factors, 32)[0]))
+            rows.append((name[:-4], f"face{face}", "outcome", arm, dose, name))
+    columns = ["stimulus", "image", "direction", "arm", "dose", "file"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "stimuli.csv", index=False)
+    (folder / "cards.yaml").write_text(YAML)
+    with pytest.raises(Paused, match="participants have finished"):
+        run_study(study.load(folder / "cards.yaml"), settings.read(folder / "workspace"))
+    return folder
+
+
+@pytest.fixture
+def fielded(ran: Path, tmp_path: Path, workspace: Path) -> Iterator[Fielded]:
+    """The study in the field, in the test's own workspace."""
+    shutil.copytree(ran, tmp_path, dirs_exist_ok=True)
+    where, path = settings.read(workspace), tmp_path / "cards.yaml"
+    with open_store(where.database_url) as store:
+        record = store.study("cards")
+        assert record is not None
+        batch = store.batches(record.id)[-1].name
+        yield Fielded(path, study.load(path), store, record.id, batch, Files(where.files_url), where)

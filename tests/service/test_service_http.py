@@ -1,0 +1,210 @@
+"""The service over HTTP: one write an answer, whatever clients do; leases; deletion; nothing that tells who somebody is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from contrafact.service.app import HEADERS, build
+from contrafact.store import models as m
+from contrafact.store.visits import Visits
+
+RAW = "panel-person-0001"
+
+
+@pytest.fixture
+def client(fielded: Any) -> Iterator[TestClient]:
+    with TestClient(build(fielded.store, fielded.files, fielded.study_id, fielded.loaded.study, fielded.batch)) as made:
+        yield made
+
+
+class Person:
+    """Somebody who knows how to use the service."""
+
+    def __init__(self, client: TestClient, raw: str = RAW) -> None:
+        self.client, self.link = client, {"link": {"participant": raw}}
+        self.state = client.post("/api/arrive", json=self.link).json()
+        if self.state["status"] == "consent":
+            self.state = client.post("/api/consent", json=self.link).json()
+        self.headers = {"Authorization": f"Bearer {self.state.get('token')}"}
+
+    def understand(self, attempt: int = 1, answer: str = "faces") -> dict[str, Any]:
+        body = {"attempt": attempt, "answers": [answer]}
+        return dict(self.client.post("/api/comprehension", json=body, headers=self.headers).json())
+
+    def answer(self, place: int, value: float = 70.0, key: str = "") -> Any:
+        trial = self.state["trials"][place]
+        values = {"attention": value} if trial["picture"] is None else {"groomed": value, "warm": 3}
+        body = {"key": key or self.key(place), "position": trial["position"],
+                "values": values, "moves": {}, "response_ms": 900.0, "answered_at": "2026-03-02T09:14:07Z"}  # fmt: skip
+        return self.client.post("/api/answer", json=body, headers=self.headers)
+
+    def key(self, place: int) -> str:
+        return f"key-of-trial-{place}-of-{self.state['token'].split('.')[0]}"
+
+    def now(self) -> dict[str, Any]:
+        return dict(self.client.get("/api/state", headers=self.headers).json())
+
+    def everything(self) -> Any:
+        self.understand()
+        return [self.answer(place) for place in range(len(self.state["trials"]))][-1]
+
+
+def stored(fielded: Any) -> int:
+    return len(fielded.store.answers(fielded.study_id, fielded.batch))
+
+
+def test_a_whole_visit_is_in_the_tables_that_the_analysis_reads(fielded: Any, client: TestClient) -> None:
+    person = Person(client)
+    assert person.state["status"] == "instructions" and len(person.state["trials"]) == 6
+    assert person.understand()["status"] == "trials"
+    for place in range(6):
+        assert "code" not in person.now(), "no code before everything is stored"
+        reply = person.answer(place)
+        assert reply.status_code == 200 and reply.json()["done"] == (place == 5)
+    assert len(person.now()["code"]) == 8
+    ratings = fielded.store.ratings_table(fielded.study_id)
+    assert len(ratings) == 10 and set(ratings["value"]) == {70.0, 3.0} and set(ratings["response_ms"]) == {900.0}
+    assert fielded.store.batches(fielded.study_id)[-1].done == 1
+    assert len(fielded.store.finished_participants(fielded.study_id)) == 1
+
+
+def test_a_repeat_is_answered_with_the_stored_row_and_another_value_with_409(fielded: Any, client: TestClient) -> None:
+    person = Person(client)
+    person.understand()
+    first, again = person.answer(0), person.answer(0)
+    assert first.json()["repeated"] is False and again.status_code == 200 and again.json()["repeated"] is True
+    before = stored(fielded)
+    for changed in (person.answer(0, value=10.0), person.answer(0, key="quite-another-key-0001")):
+        assert changed.status_code == 409 and 70.0 in changed.json()["stored"].values()
+    assert person.answer(1, key=person.key(0)).status_code == 409, "a key belongs to one trial"
+    assert stored(fielded) == before
+
+
+def test_who_comes_back_goes_on_where_they_were(client: TestClient) -> None:
+    person = Person(client)
+    person.understand()
+    person.answer(0)
+    again = Person(client)
+    assert again.state["status"] == "trials" and len(again.state["answered"]) == 1
+    assert again.state["trials"] == person.state["trials"]
+
+
+def test_lists_are_leased_reclaimed_and_never_held_by_two(fielded: Any, client: TestClient) -> None:
+    people = [Person(client, f"p{k}") for k in range(3)]
+    assert Person(client, "late").state == {"status": "full"}
+    people[1].understand()
+    people[1].answer(0)
+    visits = Visits(fielded.store, fielded.study_id, fielded.batch)
+    assert visits.filled() == {0: 1, 1: 1, 2: 1}
+    with fielded.store._write() as session:  # an hour passes for the second
+        visit = int(people[1].state["token"].split(".")[0])
+        past = m.now() - timedelta(hours=1)
+        session.execute(update(m.Visit).where(m.Visit.id == visit).values(lease_until=past))
+    assert visits.filled() == {0: 1, 1: 0, 2: 1}
+    late = Person(client, "late")
+    assert late.state["trials"] == people[1].state["trials"] and late.state["answered"] == []
+    assert visits.filled() == {0: 1, 1: 1, 2: 1} and Person(client, "later").state == {"status": "full"}
+    assert people[1].answer(1).status_code == 200, "who comes back late keeps what they did"
+    assert late.everything().json()["done"]
+
+
+def test_two_failed_tries_free_the_list(fielded: Any, client: TestClient) -> None:
+    person = Person(client)
+    assert person.understand(1, "houses") == {"status": "instructions", "tries_left": 1}
+    assert person.understand(1, "houses")["tries_left"] == 1, "a repeat is not a try"
+    assert person.answer(0).status_code == 410, "no trial before the instructions are understood"
+    assert person.understand(2, "houses") == {"status": "screened_out", "tries_left": 0}
+    assert Person(client).state["status"] == "screened_out", "and nobody begins anew"
+    assert sum(Visits(fielded.store, fielded.study_id, fielded.batch).filled().values()) == 0
+
+
+def test_a_preview_keeps_nothing(fielded: Any, client: TestClient) -> None:
+    for link in ({}, {"participant": "{{%PROLIFIC_PID%}}"}):
+        state = client.post("/api/consent", json={"link": link}).json()
+        assert state["preview"] and state["token"] == "preview"
+        trial = state["trials"][0]
+        values = {"attention": 5} if trial["picture"] is None else {"groomed": 5, "warm": 2}
+        body = {"key": "k" * 20, "position": trial["position"], "values": values, "response_ms": 5}
+        reply = client.post("/api/answer", json=body, headers={"Authorization": "Bearer preview"})
+        assert reply.json()["preview"]
+    assert stored(fielded) == 0 and sum(Visits(fielded.store, fielded.study_id, fielded.batch).filled().values()) == 0
+
+
+def test_deletion_leaves_a_count_and_a_chain_that_verifies(fielded: Any, client: TestClient) -> None:
+    person, other = Person(client), Person(client, "other")
+    person.everything()
+    other.everything()
+    assert client.post("/api/forget", json={}, headers=person.headers).json() == {"status": "forgotten"}
+    assert stored(fielded) == 11 and person.answer(0).status_code == 410
+    [entry] = [one for one in fielded.store.audit(fielded.study_id) if one.action == "deletion"]
+    assert entry.detail["ratings"] == 11
+    fielded.store.verify_chain(fielded.study_id)
+    assert Person(client, "next").state["trials"] == person.state["trials"], "the list is free again"
+
+
+def test_the_raw_id_stands_in_one_table_and_goes_after_its_day(fielded: Any, client: TestClient) -> None:
+    Person(client).everything()
+    with fielded.store._read() as session:
+        tables = {t.name: str(session.execute(t.select()).all()) for t in m.Base.metadata.sorted_tables}
+    assert [name for name, text in tables.items() if RAW in text] == ["panel_id"]
+    with fielded.store._write() as session:
+        session.execute(update(m.PanelId).values(delete_after=m.now() - timedelta(days=1)))
+    Person(client, "next")
+    with fielded.store._read() as session:
+        assert RAW not in str(session.execute(m.PanelId.__table__.select()).all())
+
+
+def test_a_withdrawn_set_pauses_and_is_not_waited_for(fielded: Any, client: TestClient) -> None:
+    person = Person(client)
+    gone = next(one for one in Visits(fielded.store, fielded.study_id, fielded.batch).trials() if one.set_key)
+    fielded.store.append_registration(fielded.study_id, "withdrawal", {"set": gone.set_key, "pixels": [], "why": "x"})
+    person.understand()
+    fresh = build(fielded.store, fielded.files, fielded.study_id, fielded.loaded.study, fielded.batch)
+    with TestClient(fresh) as restarted:
+        again = Person(restarted)
+        assert len(again.state["trials"]) == 5
+        assert [again.answer(place) for place in range(5)][-1].json()["done"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"values": {"groomed": 101, "warm": 3}}, 422),
+        ({"values": {"groomed": 50, "warm": 2.5}}, 422),
+        ({"values": {"groomed": 50}}, 422),
+        ({"values": {"groomed": 50, "warm": 3, "age": 1}}, 422),
+        ({"position": 99}, 404),
+        ({"key": "short"}, 422),
+        ({"response_ms": -1}, 422),
+        ({"extra": 1}, 422),
+        ({"key": "k" * 20_000}, 413),
+    ],
+)
+def test_what_is_no_answer_is_refused(change: dict[str, Any], status: int, client: TestClient) -> None:
+    person = Person(client)
+    person.understand()
+    trial = next(one for one in person.state["trials"] if one["picture"])
+    body = {"key": "k" * 20, "position": trial["position"], "values": {"groomed": 50, "warm": 3}, "response_ms": 5, **change}
+    reply = client.post("/api/answer", json=body, headers=person.headers)
+    assert reply.status_code == status and "error" in reply.json()
+
+
+def test_tokens_rates_pictures_and_headers(client: TestClient) -> None:
+    person = Person(client)
+    for word in ("", "1.00", "x", person.state["token"][:-1] + "_", "9" * 40):
+        assert client.get("/api/state", headers={"Authorization": f"Bearer {word}"}).status_code == 401
+    address = next(one["picture"] for one in person.state["trials"] if one["picture"])
+    shown = client.get(address)
+    assert shown.headers["content-type"] == "image/png" and "treated" not in address
+    assert client.get("/picture/0000.png").status_code == 404
+    page = client.get("/")
+    assert page.status_code == 200 and all(page.headers[name] == value for name, value in HEADERS.items())
+    assert "<script>" not in page.text and "style=" not in page.text
+    codes = [client.get("/api/state", headers=person.headers).status_code for _ in range(60)]
+    assert codes[0] == 200 and codes[-1] == 429
