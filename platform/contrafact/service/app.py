@@ -337,7 +337,7 @@ def build(store: Store, files: Files, study_id: int, study: Study, batch: str) -
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            *map(page, ("index.html", "survey.js", "survey.css")),
+            *map(page, ("index.html", "survey.js", "survey.css", "icon.svg")),
             Route("/api/about", _answered(about)),
             Route("/api/arrive", _answered(arrive), methods=["POST"]),
             Route("/api/consent", _answered(consent), methods=["POST"]),

@@ -537,9 +537,11 @@ class Store:
                 digests += commitments.forget(session, study_id, batch.name, assignment.list_number)
                 trials = select(m.Trial.id).where(m.Trial.assignment_id == assignment.id)
                 session.execute(delete(m.Rating).where(m.Rating.trial_id.in_(trials)))
-                assignment.participant_id, assignment.status = None, "open"
-                assignment.started = assignment.finished = None
-            session.execute(delete(m.Exclusion).where(m.Exclusion.participant_id == person.id))
+                assignment.participant_id = assignment.started = assignment.finished = None
+                if assignment.status != "left":  # that list was given anew already
+                    assignment.status = "open"
+            for own in (m.Exclusion, m.Visit, m.PanelId):
+                session.execute(delete(own).where(own.participant_id == person.id))
             session.flush()
             session.delete(person)
             return _append(session, study_id, "deletion", {"why": why, "digests": digests})

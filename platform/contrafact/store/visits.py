@@ -324,28 +324,15 @@ class Visits:
             lacking = lacking.where(m.Trial.id.not_in(paused))
         return assignments - set(session.scalars(lacking))
 
-    def forget(self, visit: int) -> int | None:
-        """Deletes a person: answers, visit, ids, all. Their list is free again, and the audit counts the answers that
-        went. Returns how many; None where there is no such visit."""
-        with self._store._write() as session:
-            row = session.get(m.Visit, visit)
-            if row is None or row.batch_id != self._batch:
-                return None
-            person, gone = row.participant_id, 0
-            if row.assignment_id is not None:
-                trials = select(m.Trial.id).where(m.Trial.assignment_id == row.assignment_id)
-                gone = session.execute(delete(m.Rating).where(m.Rating.trial_id.in_(trials))).rowcount  # type: ignore[attr-defined]
-                assignment = session.get_one(m.Assignment, row.assignment_id)
-                assignment.participant_id, assignment.started, assignment.finished = None, None, None
-                assignment.status = assignment.status if assignment.status == "left" else "open"
-            session.execute(delete(m.Visit).where(m.Visit.id == visit))
-            session.execute(delete(m.Exclusion).where(m.Exclusion.participant_id == person))
-            session.execute(delete(m.PanelId).where(m.PanelId.participant_id == person))
-            if session.scalar(select(m.Assignment.id).where(m.Assignment.participant_id == person)) is None:
-                session.execute(delete(m.Participant).where(m.Participant.id == person))
-            detail = {"batch": self._batch, "ratings": gone}
-            session.add(m.Audit(study_id=self._study, actor="a participant", action="deletion", detail=detail, at=m.now()))
-            return gone
+    def forget(self, visit: int) -> None:
+        """Deletes a person on their own request (``Store.forget``); nothing where there is no such visit."""
+        with self._store._read() as session:
+            pid_hash = session.scalar(
+                select(m.Participant.pid_hash).join(m.Visit)
+                .where(m.Visit.id == visit, m.Visit.batch_id == self._batch)
+            )  # fmt: skip
+        if pid_hash is not None:
+            self._store.forget(self._study, pid_hash, "asked for by the participant")
 
     def filled(self) -> dict[int, int]:
         """How many people have finished each list of the batch, or hold it now; deserted ones do not count."""

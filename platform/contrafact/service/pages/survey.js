@@ -271,20 +271,23 @@ function done() {
   $("progress").hidden = true;
   const code = state.code ? [element("p", {}, "Your completion code:"), element("p", { class: "code", id: "code" }, state.code)] : [];
   const back = state.return ? actions(element("a", { class: "button", href: state.return }, "Return to the panel")) : null;
-  show("Thank you", paragraphs(state.debrief), code, back ?? "", element("p", { class: "small" }, `Questions? ${about.contact}`), removal());
+  show("Thank you", paragraphs(state.debrief), code, back ?? "", element("p", { class: "small" }, `Questions? ${about.contact}`));
 }
 
+// Deletion stands below every page once something is kept, so that the person's own link is all it takes.
 function removal() {
-  return element("p", { class: "small" }, "You may withdraw at any time by opening your link again. ",
-    button("Delete my answers", () => {
-      show("Delete everything?", paragraphs("All your answers and your id are deleted for good. This cannot be undone."),
-        actions(button("Keep them", () => proceed(), "quiet"), button("Delete", async () => {
-          await insist("/api/forget", {});
-          unsent().forEach(settle);
-          show("Deleted", paragraphs("Your answers and your id are gone. Thank you for your time."));
-          $("progress").hidden = true;
-        })));
-    }, "quiet"));
+  const wanted = Boolean(state?.token) && !state.preview && state.status !== "screened_out";
+  const ask = () => show("Delete everything?", paragraphs("All your answers and your id are deleted for good, and the survey ends. This cannot be undone."),
+    actions(button("Keep them", proceed, "quiet"), button("Delete", forget)));
+  $("footer").replaceChildren(...(wanted ? [button("Withdraw and delete my answers", ask, "quiet")] : []));
+}
+async function forget() {
+  await insist("/api/forget", {});
+  unsent().forEach(settle);
+  state = null;
+  $("progress").hidden = true;
+  $("footer").replaceChildren();
+  show("Deleted", paragraphs("Your answers and your id are gone. Thank you for your time."));
 }
 
 const stopped = (facts) => show("This page cannot go on", paragraphs(facts.error ?? "Please open your link again."));
@@ -301,8 +304,9 @@ function enter({ status, facts }) {
 }
 function proceed() {
   note("");
-  if (state.status === "instructions") return instructions();
+  removal();
   if (state.status === "screened_out") return screenedOut();
+  if (state.status === "instructions") return instructions();
   if (state.status === "done") return done();
   send();
   if (!state.comprehension.length && answered().size === 0) return instructions();

@@ -1,0 +1,287 @@
+"""The real `contrafact survey serve` in a real Chromium: whatever people and networks do, nothing is lost or doubled.
+
+With CONTRAFACT_SCREENSHOTS in the environment, pictures of the pages are kept in that folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+)  # fmt: skip
+PATIENCE = 60_000  # milliseconds
+ANSWERS = 11  # of one whole list: five pictures with two questions, one attention trial
+
+
+class Server:
+    """The command itself, which can be killed and started again on its port."""
+
+    def __init__(self, fielded: Any) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = str(Path(sys.executable).with_name("contrafact"))
+        self.words = [command, "survey", "serve", str(fielded.path), "--port", str(self.port), "--json"]
+        self.start()
+
+    def start(self) -> None:
+        self.running = subprocess.Popen(self.words, stdout=subprocess.PIPE, text=True)
+        assert self.running.stdout is not None
+        self.address = json.loads(self.running.stdout.readline())["address"]
+
+    def kill(self) -> None:
+        self.running.send_signal(signal.SIGKILL)
+        self.running.wait(30)
+
+
+@pytest.fixture
+def server(fielded: Any) -> Iterator[Server]:
+    made = Server(fielded)
+    yield made
+    made.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None and os.environ.get("CI") == "true":
+        pytest.fail("Chromium is missing: apt-get install chromium")
+    if found is None:
+        pytest.skip("Chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        running = play.chromium.launch(executable_path=found, args=list(FLAGS))
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def context(browser: Any) -> Iterator[Any]:
+    made = browser.new_context(viewport={"width": 1100, "height": 900}, locale="en-GB")
+    made.set_default_timeout(PATIENCE)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: Any) -> Any:
+    tab = context.new_page()
+    tab.problems = []
+    tab.on("pageerror", lambda error: tab.problems.append(str(error)))
+    tab.on("console", lambda said: tab.problems.append(said.text) if "Content Security" in said.text else None)
+    return tab
+
+
+def kept(tab: Any, name: str) -> None:
+    if folder := os.environ.get("CONTRAFACT_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tab.wait_for_timeout(400)
+        tab.screenshot(path=Path(folder) / f"survey-{name}.png", full_page=True)
+
+
+def opened(tab: Any, server: Server, who: str = "ann") -> None:
+    tab.goto(f"{server.address}/?participant={who}")
+
+
+def to_trials(tab: Any) -> None:
+    tab.get_by_role("button", name="I agree", exact=True).click()
+    tab.get_by_role("button", name="Go on").click()
+    tab.get_by_label("faces").check()
+    tab.get_by_role("button", name="Check my answers").click()
+    trial(tab, 1)
+
+
+def trial(tab: Any, number: int) -> None:
+    tab.locator("h1", has_text=f" {number} of 6").wait_for()
+
+
+def answer(tab: Any) -> None:
+    """Answers whatever is asked, by mouse."""
+    for slider in tab.get_by_role("slider").all():
+        room = slider.bounding_box()
+        slider.click(position={"x": room["width"] * 0.8, "y": room["height"] / 2})
+    if tab.get_by_role("radio").count():
+        tab.locator(".likert label").nth(2).click()
+    tab.get_by_role("button", name="Next").click()
+
+
+def answer_all(tab: Any, first: int = 1) -> None:
+    for number in range(first, 7):
+        trial(tab, number)
+        answer(tab)
+    tab.locator("#code").wait_for()
+
+
+def stored(fielded: Any) -> int:
+    answers = fielded.store.answers(fielded.study_id, fielded.batch)
+    assert not answers.duplicated(["list", "position", "question"]).any()
+    return len(answers)
+
+
+def test_a_whole_visit_by_keyboard_alone(fielded: Any, server: Server, page: Any) -> None:
+    opened(page, server)
+    page.get_by_role("button", name="I agree", exact=True).wait_for()
+    kept(page, "consent")
+    press = page.keyboard.press
+    press("Tab"), press("Tab"), press("Enter")
+    page.get_by_role("heading", name="How it works").wait_for()
+    press("Tab"), press("Enter")
+    page.get_by_role("heading", name="Two minutes of care").wait_for()
+    press("Tab"), press("Space"), press("Enter")
+    kept(page, "comprehension")
+    for number in range(1, 7):
+        trial(page, number)
+        slider = page.get_by_role("slider")
+        assert slider.get_attribute("aria-valuetext") == "not answered yet", "no handle before the first touch"
+        assert slider.evaluate("it => it === document.activeElement")
+        if number == 1:
+            press("Enter")
+            page.get_by_text("Please answer first.").wait_for()
+        press("End"), press("ArrowLeft")
+        assert slider.get_attribute("aria-valuetext").startswith("99 of 100")
+        if page.get_by_role("radio").count():
+            press("Tab"), press("Space"), press("ArrowRight")
+        if number == 2:
+            kept(page, "trial")
+        press("Enter")
+    page.locator("#code").wait_for()
+    kept(page, "debrief")
+    assert stored(fielded) == ANSWERS and page.problems == []
+    values = fielded.store.ratings_table(fielded.study_id)
+    assert set(values["value"]) == {99.0, 2.0} and (values["response_ms"] > 0).all()
+
+
+def test_reload_back_and_double_click(fielded: Any, server: Server, page: Any) -> None:
+    opened(page, server)
+    to_trials(page)
+    answer(page)
+    trial(page, 2)
+    page.reload()
+    trial(page, 2)
+    page.goto("about:blank")
+    page.go_back()
+    trial(page, 2)
+    for slider in page.get_by_role("slider").all():
+        slider.press("Home")
+    if page.get_by_role("radio").count():
+        page.locator(".likert label").nth(0).click()
+    page.get_by_role("button", name="Next").dblclick()
+    answer_all(page, first=3)
+    assert stored(fielded) == ANSWERS and page.problems == []
+
+
+def test_two_tabs(fielded: Any, server: Server, context: Any, page: Any) -> None:
+    opened(page, server)
+    to_trials(page)
+    other = context.new_page()
+    opened(other, server)
+    trial(other, 1)
+    answer(page)
+    trial(page, 2)
+    answer(other)  # the same trial, with a key of its own
+    trial(other, 2)
+    answer_all(other, first=2)
+    page.reload()
+    page.locator("#code").wait_for()
+    assert stored(fielded) == ANSWERS
+
+
+def test_offline_and_the_connection_comes_back(fielded: Any, server: Server, context: Any, page: Any) -> None:
+    opened(page, server)
+    to_trials(page)
+    trial(page, 1)
+    context.set_offline(True)
+    answer(page)
+    trial(page, 2)
+    answer(page)
+    trial(page, 3)
+    page.get_by_text("You are offline.").wait_for()
+    kept(page, "offline")
+    assert stored(fielded) == 0
+    context.set_offline(False)
+    answer_all(page, first=3)
+    assert stored(fielded) == ANSWERS
+
+
+def test_the_server_is_killed_between_two_trials(fielded: Any, server: Server, page: Any) -> None:
+    opened(page, server)
+    to_trials(page)
+    answer(page)
+    trial(page, 2)
+    server.kill()
+    answer(page)
+    trial(page, 3)
+    server.start()
+    page.reload()
+    answer_all(page, first=3)
+    assert stored(fielded) == ANSWERS
+
+
+def test_a_phone_with_fingers(fielded: Any, server: Server, browser: Any) -> None:
+    phone = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, reduced_motion="reduce")
+    phone.set_default_timeout(PATIENCE)
+    tab = phone.new_page()
+    opened(tab, server, "pia")
+    to_trials(tab)
+    for number in range(1, 7):
+        trial(tab, number)
+        for slider in tab.get_by_role("slider").all():
+            slider.tap()
+        if tab.get_by_role("radio").count():
+            tab.locator(".likert label").nth(5).tap()
+        width = tab.evaluate("document.documentElement.scrollWidth")
+        assert width <= 360, "nothing is cut off at the side"
+        if number == 2:
+            kept(tab, "phone")
+        tab.get_by_role("button", name="Next").tap()
+    tab.locator("#code").wait_for()
+    assert stored(fielded) == ANSWERS
+    phone.close()
+
+
+def test_what_a_screen_reader_is_told_and_twice_the_size(server: Server, page: Any) -> None:
+    page.set_viewport_size({"width": 550, "height": 450})  # 1100 by 900 at 200%
+    opened(page, server)
+    to_trials(page)
+    for number in range(1, 7):
+        trial(page, number)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 550
+        if page.get_by_role("radio").count():
+            break
+        answer(page)
+    page.get_by_role("slider", name="How well-groomed is this person?").wait_for()
+    page.get_by_role("group", name="How warm does this person look?").wait_for()
+    assert page.get_by_role("radio", name="1, cold").count() == page.get_by_role("radio", name="7, warm").count() == 1
+    assert page.get_by_role("img", name="The picture to judge").count() == 1
+    assert page.get_by_role("progressbar", name="Progress").get_attribute("aria-valuenow") is not None
+    nameless = page.evaluate(
+        "[...document.querySelectorAll('button, input, img')].filter((it) => !(it.labels?.length || it.ariaLabel "
+        "|| it.alt || it.textContent.trim())).length"
+    )
+    assert nameless == 0 and page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_deleted_by_the_person(fielded: Any, server: Server, page: Any) -> None:
+    opened(page, server)
+    to_trials(page)
+    answer_all(page)
+    page.get_by_role("button", name="Withdraw and delete my answers").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("heading", name="Deleted").wait_for()
+    assert stored(fielded) == 0
