@@ -55,10 +55,11 @@ def replicate(number: int, plan: Study, stimuli: pd.DataFrame, indifferent: bool
         Test(h.id, h.direction, h.question, h.arm, h.test, h.alternative, h.margin, h.alpha, h.family)
         for h in plan.hypotheses
     ]
-    # A two-sided interval of the primary contrast, whatever its registered alternative.
+    # Two-sided intervals, whatever the registered alternative; families of their own, or Holm's correction of the
+    # registered claims would count them.
     tests += [
-        Test("slope", plan.hypotheses[0].direction, question.name, "treated"),
-        Test("contrast", plan.hypotheses[0].direction, question.name, "treated-sham"),
+        Test(name, plan.hypotheses[0].direction, question.name, arm, family=name)
+        for name, arm in (("slope", "treated"), ("contrast", "treated-sham"))
     ]
     return [
         statement.facts() for statement in analyse(table, tests, plan.seed) if statement.label == "registered"
