@@ -94,8 +94,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
 
-    loaded = study.load(asked.study)
     place = settings.read(asked.workspace)
+    loaded = study.load(asked.study, data=place.data)
     facts = {stage.name: stage.facts for stage in stages_of(loaded, place)}
     if not facts["gate"]:
         parser.error(f"{asked.study} has no finished gate stage in {asked.workspace}: run it first.")

@@ -29,7 +29,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6)
     parser.add_argument("--name", default="", help="prefix of the files that are written")
     asked = parser.parse_args()
-    loaded, place = study.load(asked.study), settings.read(asked.workspace)
+    place = settings.read(asked.workspace)
+    loaded = study.load(asked.study, data=place.data)
     files = Files(place.files_url)
     with open_store(place.database_url, create=False) as store:
         record = store.study(loaded.study.study)
