@@ -19,6 +19,7 @@ from contrafact.predictors.predictor import Predictor, as_input
 from contrafact.predictors.train import FitConfig, calibrate, fit
 from contrafact.run.context import Context
 from contrafact.store.records import ModelRecord
+from contrafact.study import schema
 
 DENOISED = 1_000  # images at least from which the steering guide learns
 
@@ -31,7 +32,7 @@ def run(context: Context) -> dict[str, Any]:
         context.files.get_folder(context.upstream["predict"]["files"]["guide"], context.folder / "guide_in")
     )
     chosen = data.split == "train"
-    names = ("score", *held(study))
+    names = ("score", *conditioned(study))
     columns = [
         guide.read(data.images[chosen])[:, 0],
         *(data.covariates[name].to_numpy(float)[chosen] for name in names[1:]),
@@ -114,9 +115,15 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
-def held(study: Any) -> tuple[str, ...]:
-    """Covariates held by any direction, in the study's order; with the score they are the model's conditions."""
-    return tuple(dict.fromkeys(name for direction in study.directions.values() for name in direction.hold))
+def conditioned(study: schema.Study) -> tuple[str, ...]:
+    """Covariates that any direction holds, then those that a condition shift aims at: conditions beside the score."""
+    held = [name for direction in study.directions.values() for name in direction.hold]
+    aimed = [
+        direction.target
+        for direction in study.directions.values()
+        if direction.kind == "condition" and direction.target != "outcome"
+    ]
+    return tuple(dict.fromkeys([*held, *aimed]))
 
 
 def _samples(context: Context, denoiser: Denoiser, conditions: int) -> Path:

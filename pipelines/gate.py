@@ -63,13 +63,17 @@ def run(context: Context) -> dict[str, Any]:
         lead = lead or (images, pictures["treated"])
         n, d = len(images), len(doses)
         source = data.images[[row_of[key] for key in images]]
+        instrument, number = judge, 0  # the judge of what the direction aims at
+        if direction.target != "outcome":
+            assert probes is not None
+            instrument, number = probes, probes.names.index(direction.target)
         measured: dict[str, dict[str, np.ndarray]] = {}
         for arm, cube in context.progress(list(pictures.items()), len(pictures), f"cards {name}"):
             flat = cube.reshape(n * d, *cube.shape[2:])
             base = np.repeat(source, d, axis=0)
             measured[arm] = {
-                "judge": judge.read(flat)[:, 0].reshape(n, d),
-                "logit": judge.read(flat, raw=True)[:, 0].reshape(n, d),
+                "judge": instrument.read(flat)[:, number].reshape(n, d),
+                "logit": instrument.read(flat, raw=True)[:, number].reshape(n, d),
                 "l1": card.l1(flat, base).reshape(n, d),
                 "ssim": card.ssim(flat, base).reshape(n, d),
                 "norm": np.sqrt(((flat.astype(float) - base) ** 2).mean((1, 2, 3))).reshape(n, d),

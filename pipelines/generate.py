@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 
 from contrafact import seeds
 from contrafact.counterfactual import arms
-from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Reader
+from contrafact.counterfactual.contrast import discriminant, sides
+from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Reader, Sum
 from contrafact.counterfactual.edit import Edited, edit, reading_change
-from contrafact.diffusion.denoiser import open_denoiser
+from contrafact.diffusion.denoiser import open_denoiser, scale_from_w
 from contrafact.diffusion.invert import invert
 from contrafact.errors import UserError
 from contrafact.images import decode, pack
@@ -21,6 +23,31 @@ from contrafact.predictors.train import FitConfig, fit
 from contrafact.run.context import Context
 from contrafact.store.records import StimulusRecord
 from contrafact.study import schema
+
+FOREIGN_UNIT = (0.05, 20.0)
+"""How far a strength may be corrected where a direction's own unit is not that of the target."""
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What reads pictures on the guide's side; ``guide`` reads photographs, ``steering`` clean estimates."""
+
+    data: pack.Dataset
+    guide: Predictor
+    steering: Predictor
+    probes: Predictor | None
+
+    def reads(self, target: str) -> Reader:
+        """The reading of photographs that a dose of ``target`` is counted in."""
+        return (lambda x: self.guide.score(x)[:, 0]) if target == "outcome" else self.steers(target)
+
+    def steers(self, target: str) -> Reader:
+        """The reading of clean estimates whose gradient steers, or is held."""
+        if target == "outcome":
+            return lambda x: self.steering.score(x)[:, 0]
+        assert self.probes is not None
+        probes, number = self.probes, self.probes.names.index(target)
+        return lambda x: probes.score(x)[:, number]
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -46,31 +73,10 @@ def run(context: Context) -> dict[str, Any]:
     permuted = _permuted_guide(context, data) if study.arms.placebo else None
 
     shown = np.flatnonzero(data.split == "stimuli")
-    level = guide.read(data.images[shown])[:, 0]
-    low, high = upstream["predict"]["support"]
-    slope = upstream["predict"]["mapping"]["slope"]
-    reach = doses / slope
-    inside = (level + reach.min() >= low) & (level + reach.max() <= high)
     order = seeds.generator(study.seed, "stimuli").permutation(len(shown))
-    chosen = [int(shown[k]) for k in order if inside[k]][: study.arms.images]
-    if not chosen:
-        raise UserError(
-            f"{context.loaded.path}: doses.grid: none of the {len(shown)} stimuli images has room for the whole grid "
-            f"({doses.min():g} to {doses.max():g} SD) between the quantiles {study.doses.support[0]:g} and "
-            f"{study.doses.support[1]:g} of real scores (doses.support).",
-            hint="Use smaller doses, or bring more images.",
-        )
-    facts: dict[str, Any] = {
-        "in_support": int(inside.sum()),
-        "out_of_support": int((~inside).sum()),
-        "images": len(chosen),
-        "stimuli": 0,
-        "null_error": {},
-    }
-
-    context.log_params(
-        {"doses": study.doses.grid, **study.arms.model_dump(), "in_support": int(inside.sum())}
-    )
+    facts: dict[str, Any] = {"stimuli": 0, "null_error": {}}
+    instruments = Instruments(data, guide, steering, probes)
+    context.log_params({"doses": study.doses.grid, **study.arms.model_dump()})
     records = {image.key: image for image in context.store.images(context.study_id, split="stimuli")}
     for name, direction in study.directions.items():
         direction_id = context.store.put_direction(
@@ -81,7 +87,40 @@ def run(context: Context) -> dict[str, Any]:
             hold=list(direction.hold),
             spec=direction.model_dump(mode="json"),
         )
-        hold = [_column(probes, held) for held in direction.hold] if probes else []
+        if direction.target == "outcome":
+            level = guide.read(data.images[shown])[:, 0]
+            low, high = upstream["predict"]["support"]
+            reach = doses / upstream["predict"]["mapping"]["slope"]
+        else:
+            assert probes is not None
+            number = probes.names.index(direction.target)
+            level = probes.read(data.images[shown])[:, number]
+            real = probes.read(data.images[data.split == "validation"])[:, number]
+            low, high = (float(np.quantile(real, share)) for share in study.doses.support)
+            reach = doses
+        inside = (level + reach.min() >= low) & (level + reach.max() <= high)
+        chosen = [int(shown[k]) for k in order if inside[k]][: study.arms.images]
+        if not chosen:
+            raise UserError(
+                f"{context.loaded.path}: doses.grid: none of the {len(shown)} stimuli images has room for the whole "
+                f"grid ({doses.min():g} to {doses.max():g} SD) of direction {name} between the quantiles "
+                f"{study.doses.support[0]:g} and {study.doses.support[1]:g} of real scores (doses.support).",
+                hint="Use smaller doses, or bring more images.",
+            )
+        if "images" not in facts:  # what is counted in the report is the first direction's
+            facts |= {
+                "in_support": int(inside.sum()),
+                "out_of_support": int((~inside).sum()),
+                "images": len(chosen),
+            }
+        context.log_params(
+            {
+                f"{name}/in_support": int(inside.sum()),
+                f"{name}/guidance_weight": direction.edit.w,
+                f"{name}/guidance_scale": scale_from_w(direction.edit.w),
+            }
+        )
+        follow = _follow(context, name, instruments, list(conditions))
         batches = [chosen[k : k + direction.edit.batch] for k in range(0, len(chosen), direction.edit.batch)]
         for batch in context.progress(batches, len(batches), f"generate {name}"):
             keys = [str(data.key[k]) for k in batch]
@@ -89,10 +128,9 @@ def run(context: Context) -> dict[str, Any]:
             results = _edits(
                 study,
                 direction,
+                follow,
                 denoiser,
-                guide,
-                steering,
-                hold,
+                instruments,
                 permuted,
                 pixels,
                 keys,
@@ -137,13 +175,59 @@ def run(context: Context) -> dict[str, Any]:
     return facts
 
 
+def _follow(
+    context: Context,
+    name: str,
+    instruments: Instruments,
+    conditions: list[str],
+    away: Sequence[Reader] = (),
+    hold: Sequence[str] = (),
+) -> Direction:
+    """The direction ``name``; ``away`` are readings that stay besides what it holds itself."""
+    direction = context.study.directions[name]
+    held = [instruments.steers(each) for each in dict.fromkeys((*direction.hold, *hold))]
+    match direction.kind:
+        case "condition":
+            return ConditionShift(conditions.index("score" if direction.target == "outcome" else direction.target))
+        case "arithmetic":
+            others = [_reading(context, other, instruments) for other in direction.orthogonal_to]
+            return Sum(
+                [
+                    (weight, _follow(context, part, instruments, conditions, others, direction.hold))
+                    for part, weight in direction.sum.items()
+                ]
+            )
+    return Guidance(_reading(context, name, instruments), [*held, *away], direction.edit.trust_radius)
+
+
+def _reading(context: Context, name: str, instruments: Instruments) -> Reader:
+    """The reading that a guidance or contrast direction follows."""
+    direction, data = context.study.directions[name], instruments.data
+    if direction.kind == "guidance":
+        return instruments.steers(direction.target)
+    train = data.split == "train"
+    values = data.outcome if direction.target == "outcome" else data.covariates[direction.target].to_numpy(float)
+    side = sides(torch.from_numpy(values[train].astype(float)), direction.between)
+    try:
+        return discriminant(
+            instruments.steering.features,
+            as_input(data.images[train]),
+            side,
+            as_input(data.images[data.split == "validation"]),
+        )
+    except ValueError as error:
+        raise UserError(
+            f"{context.loaded.path}: directions.{name}.between: {error}.",
+            hint="Choose levels that images of the training split have.",
+        ) from error
+
+
 def _edits(
     study: schema.Study,
     direction: schema.Direction,
+    follow: Direction,
     denoiser: Any,
-    guide: Predictor,
-    steering: Predictor,
-    hold: list[Reader],
+    instruments: Instruments,
     permuted: Predictor | None,
     pixels: np.ndarray,
     keys: list[str],
@@ -152,13 +236,8 @@ def _edits(
 ) -> dict[str, tuple[np.ndarray, Edited]]:
     """Draw numbers and edits of every arm for one batch of images."""
     options = direction.edit
-
-    def outcome(x: torch.Tensor) -> torch.Tensor:
-        return guide.score(x)[:, 0]
-
-    def steer(x: torch.Tensor) -> torch.Tensor:
-        return steering.score(x)[:, 0]
-
+    read, steer = instruments.reads(direction.target), instruments.steers(direction.target)
+    hold = [instruments.steers(held) for held in direction.hold]
     noise = None
     if options.inversion == "edit_friendly":
         shape = (options.steps, *denoiser.shape)
@@ -172,22 +251,20 @@ def _edits(
         kind=options.inversion,
         depth=options.depth,
         steps=options.steps,
-        w=options.guidance_scale,
+        w=options.w,
         noise=noise,
     )
     target = torch.from_numpy(np.tile(reach.astype(np.float32), (len(keys), 1)))
-    follow: Direction = (
-        ConditionShift() if direction.kind == "condition" else Guidance(steer, hold, options.trust_radius)
-    )
     treated = edit(
         denoiser,
         path,
         follow,
         target,
         target,
-        reading_change([outcome]),
+        reading_change([read]),
         corrections=options.secant_steps,
         mask_quantile=options.mask_quantile,
+        bounds=(0.4, 2.5) if direction.kind in ("condition", "guidance") else FOREIGN_UNIT,
     )
     numbers = np.array([seeds.integer(study.seed, "draw", key) for key in keys])
     results = {"treated": (np.zeros(len(keys), int), treated)}
@@ -228,11 +305,6 @@ def _condition(
         np.stack([(c - u["mean"]) / u["sd"] for c, u in zip(columns, units, strict=True)], 1),
         dtype=torch.float32,
     )
-
-
-def _column(probes: Predictor, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    number = probes.names.index(name)
-    return lambda x: probes.score(x)[:, number]
 
 
 def _permuted_guide(context: Context, data: pack.Dataset) -> Predictor:

@@ -33,7 +33,14 @@ class Direction(Protocol):
     def push(self, path: Path, index: Tensor, strength: Tensor) -> Push: ...
 
 
-def _own_condition(path: Path, index: Tensor) -> Tensor | None:
+LARGEST = 100.0
+"""Largest strength of a row, in units; beyond it a dose is a slip of the pen."""
+
+
+def begun(path: Path, index: Tensor, strength: Tensor) -> Tensor | None:
+    """The condition that the rows have before any push; ValueError for strengths that are no doses."""
+    if not bool(torch.isfinite(strength).all()) or float(strength.abs().max()) > LARGEST:
+        raise ValueError(f"strengths must be finite numbers of at most {LARGEST:g} units")
     return None if path.condition is None else path.condition[index]
 
 
@@ -57,9 +64,10 @@ class ConditionShift:
     column: int = 0
 
     def push(self, path: Path, index: Tensor, strength: Tensor) -> Push:
-        if path.condition is None:
+        own = begun(path, index, strength)
+        if own is None:
             raise ValueError("a condition shift needs a conditional denoiser")
-        condition = path.condition[index].clone()
+        condition = own.clone()
         condition[:, self.column] += strength
         return Push(condition, None)
 
@@ -79,6 +87,7 @@ class Guidance:
     gain: float = 1.0
 
     def push(self, path: Path, index: Tensor, strength: Tensor) -> Push:
+        own = begun(path, index, strength)
         readers = [self.guide, *self.hold]
 
         def change(step: Step) -> Tensor:
@@ -90,7 +99,31 @@ class Guidance:
                 missing = self.gain * (wanted - (now - reference))
                 return _least_change(rows, missing, self.trust_radius).view_as(step.clean)
 
-        return Push(_own_condition(path, index), change)
+        return Push(own, change)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Weighted sum of directions, followed together: conditions and changes of the clean estimate add up.
+
+    ``parts`` are (weight, direction); a row of strength s gives each part weight times s.
+    """
+
+    parts: Sequence[tuple[float, Direction]]
+
+    def push(self, path: Path, index: Tensor, strength: Tensor) -> Push:
+        own = begun(path, index, strength)
+        pushes = [direction.push(path, index, weight * strength) for weight, direction in self.parts]
+        condition = own
+        if own is not None:
+            moves = [push.condition - own for push in pushes if push.condition is not None]
+            condition = own + torch.stack(moves).sum(0)
+        changes = [push.change for push in pushes if push.change is not None]
+
+        def change(step: Step) -> Tensor:
+            return torch.stack([one(step) for one in changes]).sum(0)
+
+        return Push(condition, change if changes else None)
 
 
 def _least_change(rows: Tensor, missing: Tensor, radius: float) -> Tensor:

@@ -20,6 +20,9 @@ from torch import Tensor
 from contrafact.diffusion.denoiser import Denoiser, Prediction, guided
 from contrafact.diffusion.schedule import Schedule
 
+LARGEST = 1e3
+"""Largest value of a source; pixels stay in [-1, 1], latents within a few tens."""
+
 
 @dataclass(frozen=True)
 class Path:
@@ -40,12 +43,17 @@ class Path:
 
 @dataclass(frozen=True)
 class Step:
-    """What a push may look at: step number, rows' images, clean estimates now and on the unedited path."""
+    """What a push may look at: step number, rows' images, clean estimates now and on the unedited path.
+
+    ``x`` (m, c, h, w) is the noisy image that ``clean`` was estimated from, ``t`` its time.
+    """
 
     number: int
     index: Tensor
     clean: Tensor
     reference: Tensor
+    x: Tensor
+    t: int
 
 
 def _step_mean(schedule: Schedule, prediction: Prediction, t: int, s: int, eta: float) -> Tensor:
@@ -77,6 +85,10 @@ def invert(
     """
     if kind not in ("direct", "edit_friendly"):
         raise ValueError(f"unknown inversion {kind!r}; known: direct, edit_friendly")
+    if not bool(torch.isfinite(source).all()) or float(source.abs().max()) > LARGEST:
+        raise ValueError(f"images to invert must be finite numbers of at most {LARGEST:g} in size")
+    if condition is not None and bool(condition.isinf().any()):
+        raise ValueError("a condition must be a finite number, or NaN where it is not known")
     schedule = Schedule(denoiser.alphas_cumprod)
     ladder = (-1, *schedule.timesteps(steps, depth).flip(0).tolist())
     eta = 0.0 if kind == "direct" else 1.0
@@ -116,9 +128,9 @@ def replay(
     x = path.x[-1][index]
     for k in range(len(path.timesteps) - 1, 0, -1):
         t, s = path.timesteps[k], path.timesteps[k - 1]
-        prediction = _predict(denoiser, x, t, condition, path.w)
+        noisy, prediction = x, _predict(denoiser, x, t, condition, path.w)
         x = _step_mean(schedule, prediction, t, s, path.eta) + path.residual[k - 1][index]
         if change is not None:
-            step = Step(k, index, prediction.clean, path.clean[k - 1][index])
+            step = Step(k, index, prediction.clean, path.clean[k - 1][index], noisy, t)
             x = x + float(schedule.alpha_bar(s).sqrt()) * change(step)
     return x

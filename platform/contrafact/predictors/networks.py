@@ -22,12 +22,16 @@ class GuideNet(nn.Module):
         self.down = nn.AvgPool2d(2)
         self.head = nn.Linear(2 * width * 4, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
+        """What the head reads, (n, 8 width)."""
         x = self.stem(x)
         for block in self.blocks:
             x = self.down(block(x))
         # A 2 x 2 summary keeps where things are (a beard is not a fringe) and fits every image size.
-        return self.head(nn.functional.adaptive_avg_pool2d(nn.functional.silu(x), 2).flatten(1))
+        return nn.functional.adaptive_avg_pool2d(nn.functional.silu(x), 2).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
 
 
 class _Residual(nn.Module):

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,11 @@ class Predictor(nn.Module):
         return (self.raw(x) - self.centre) / self.spread
 
     forward = score
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the members' heads read, side by side, ``(n, f)``; differentiable."""
+        networks: Any = self.heads
+        return torch.cat([network.features(x) for network in networks], 1)
 
     @torch.no_grad()
     def read(self, images: np.ndarray | Tensor, batch: int = 500, *, raw: bool = False) -> np.ndarray:

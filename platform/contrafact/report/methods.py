@@ -76,14 +76,18 @@ def _direction(study: Study, direction: Direction) -> str:
     way = {
         "condition": "by a shift of the condition",
         "guidance": "by the guide's gradient on the clean estimate",
+        "contrast": "along a linear discriminant of the guide's features between two sets of images",
+        "arithmetic": "along " + " + ".join(f"{w:g} × “{name}”" for name, w in direction.sum.items())
+        + (f", orthogonal to {', '.join(direction.orthogonal_to)}" if direction.orthogonal_to else ""),
     }[direction.kind]
     inversion = {"direct": "a deterministic inversion", "edit_friendly": "an edit-friendly inversion"}[e.inversion]
     held = ", ".join(f"“{name}”" for name in direction.hold) or "no covariate"
     audit = f" A protected attribute is aimed at: {direction.audit}" if direction.audit else ""
     return (
-        f"Each image is inverted by {inversion} to {e.depth:.0%} of the noise schedule in {e.steps} steps and replayed; "
+        f"Each image is inverted by {inversion} to {e.depth:.0%} of the noise schedule in {e.steps} steps and replayed"
+        f" under guidance weight w = {e.w:g} (scale s = {1 + e.w:g}); "
         f"the edit aims at “{direction.target}” {way}, to doses of {', '.join(number(d) for d in study.doses.grid)} "
-        f"SD of the outcome score relative to the image's own level. Held: {held}. An image takes part where its level "
+        f"SD of {'the outcome score' if direction.target == 'outcome' else direction.target} relative to the image's own level. Held: {held}. An image takes part where its level "
         f"and the whole grid stay between the {study.doses.support[0]:.1%} and {study.doses.support[1]:.1%} quantiles "
         f"of real scores.{audit}"
     )

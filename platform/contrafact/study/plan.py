@@ -39,7 +39,7 @@ STAGES = {
     "predict": _Stage(
         ("ingest",), ("predictors", "directions.*.target", "directions.*.hold", "doses.support")
     ),
-    "finetune": _Stage(("predict",), ("model",), ("model.start",)),
+    "finetune": _Stage(("predict",), ("model", "directions.*.kind"), ("model.start",)),
     "generate": _Stage(("predict", "finetune"), ("directions", "doses", "arms")),
     "gate": _Stage(("generate",), ("gate", "survey.respondents.reads")),
     "field": _Stage(("gate",), ("review", "survey", "hypotheses")),

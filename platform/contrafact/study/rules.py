@@ -165,6 +165,8 @@ def _directions(raw: Raw) -> Iterator[Finding]:
                 yield Finding(
                     (*here, "target"), found, "a target that is not protected, or `audit:` with the reason"
                 )
+        yield from _aim(raw, here, direction, target, declared)
+        yield from _arithmetic(raw, here, name, direction)
         held = _items(direction, "hold")
         for index, word in enumerate(held):
             if not isinstance(word, str):
@@ -177,6 +179,40 @@ def _directions(raw: Raw) -> Iterator[Finding]:
                 yield Finding((*here, "hold", index), f"'{word}' a second time", "each covariate once")
             elif word not in covariates:
                 yield _unknown((*here, "hold", index), word, covariates)
+
+
+READING = ("guidance", "contrast")
+"""Kinds that follow a reading of the picture, so that another direction can be made orthogonal to them."""
+
+
+def _aim(raw: Raw, here: Loc, direction: Raw, target: Any, declared: Raw) -> Iterator[Finding]:
+    """A covariate that is aimed at needs its values: they train the instrument that doses it."""
+    if isinstance(target, str) and target in _covariates(raw) and target not in declared:
+        allowed = "a covariate declared under images.covariates, whose instrument gives the dose"
+        yield Finding((*here, "target"), shown(target), allowed)
+
+
+def _arithmetic(raw: Raw, here: Loc, name: str, direction: Raw) -> Iterator[Finding]:
+    others = {
+        other: _section(raw, "directions", other).get("kind", "condition")
+        for other in _section(raw, "directions")
+        if other != name
+    }
+    parts, away = list(_section(direction, "sum")), _items(direction, "orthogonal_to")
+    for key, words in (("sum", parts), ("orthogonal_to", away)):
+        for index, word in enumerate(words):
+            at: Loc = (*here, key, word if key == "sum" else index)
+            if not isinstance(word, str):
+                continue
+            if word not in others:
+                yield _unknown(at, word, others)
+            elif others[word] == "arithmetic":
+                yield Finding(at, f"'{word}', itself arithmetic", "directions of other kinds")
+            elif away and others[word] not in READING:
+                allowed = f"with orthogonal_to: directions of kind {' or '.join(READING)}, which follow a reading"
+                yield Finding(at, f"'{word}', of kind {others[word]}", allowed)
+            elif key == "orthogonal_to" and word in parts:
+                yield Finding(at, f"'{word}', which is also in the sum", "directions outside the sum")
 
 
 def _target(raw: Raw, here: Loc, target: str, covariates: tuple[str, ...]) -> Iterator[Finding]:

@@ -142,9 +142,12 @@ class Edit(Part):
         default=0.65, description="share of the noise schedule inverted"
     )
     steps: Annotated[int, Field(ge=2, le=1000)] = 10
-    guidance_scale: float = Field(
-        default=0.0,
-        description="w of (1+w) conditional - w unconditional; 0 is plain conditional (s = 1 + w is 1)",
+    guidance_weight: Annotated[float, Field(ge=-1, le=50)] | None = Field(
+        default=None,
+        description="w of (1+w) conditional - w unconditional; 0, the default, is plain conditional",
+    )
+    guidance_scale: Annotated[float, Field(ge=0, le=51)] | None = Field(
+        default=None, description="the same as s = 1 + w (1 is plain conditional); one of the two"
     )
     secant_steps: Annotated[int, Field(ge=0, le=8)] = Field(
         default=2, description="corrections on the guide's reading"
@@ -157,20 +160,52 @@ class Edit(Part):
     )
     batch: Count = Field(default=32, description="images edited at once")
 
+    @model_validator(mode="after")
+    def _one_convention(self) -> Edit:
+        if self.guidance_weight is not None and self.guidance_scale is not None:
+            raise ValueError("guidance_weight w or guidance_scale s = 1 + w, one of them")
+        return self
+
+    @property
+    def w(self) -> float:
+        """The extra guidance w; s = 1 + w."""
+        return (self.guidance_scale - 1) if self.guidance_scale is not None else (self.guidance_weight or 0.0)
+
 
 class Direction(Part):
     """What is to change, and what must not."""
 
-    kind: Literal["condition", "guidance"] = Field(
+    kind: Literal["condition", "guidance", "contrast", "arithmetic"] = Field(
         default="condition",
-        description="`condition` shifts the outcome condition; `guidance` follows the guide's gradient",
+        description="how the picture is moved; docs/directions.md has every kind",
     )
     target: Name = Field(default="outcome", description="the outcome, or a covariate that is not protected")
     hold: tuple[Name, ...] = ()
     audit: str | None = Field(
         None, description="why a protected attribute is aimed at; without it that is refused"
     )
+    between: tuple[float, float] | None = Field(
+        default=None,
+        description="`contrast`: images at or below the first level of the target against those at or above the second; absent: lower and upper third",
+    )
+    sum: dict[Name, Annotated[float, Field(ge=-10, le=10)]] = Field(
+        default={}, description="`arithmetic`: weights of other directions, by name"
+    )
+    orthogonal_to: tuple[Name, ...] = Field(
+        default=(), description="`arithmetic`: directions whose readings stay where they are"
+    )
     edit: Edit = Edit()
+
+    @model_validator(mode="after")
+    def _own_fields(self) -> Direction:
+        if self.between is not None and not self.between[0] < self.between[1]:
+            raise ValueError("`between` as a lower and a higher level")
+        for name, kind in (("between", "contrast"), ("sum", "arithmetic"), ("orthogonal_to", "arithmetic")):
+            if getattr(self, name) and self.kind != kind:
+                raise ValueError(f"`{name}` with kind {kind} alone")
+        if self.kind == "arithmetic" and not self.sum:
+            raise ValueError("`sum`, the weights of other directions, with kind arithmetic")
+        return self
 
 
 class Doses(Part):
