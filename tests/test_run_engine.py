@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -66,9 +66,13 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setenv("CONTRAFACT_TRACKING_URI", tracking)
-    return Lab(tmp_path)
+    before = dict(sys.modules)
+    yield Lab(tmp_path)
+    for name in STAGES:  # the lab's stages stand under the names of the real ones
+        sys.modules.pop(f"contrafact.pipelines.{name}", None)
+    sys.modules.update((name, module) for name, module in before.items() if name.startswith("contrafact.pipelines."))
 
 
 def test_every_stage_runs_once_and_is_handed_the_facts_before_it(lab: Lab) -> None:
