@@ -121,7 +121,7 @@ def main() -> None:
             found = card.effect(scores, logit, DOSES)
             result[name] = {
                 "held_out_loss": float(losses.mean()),
-                "held_out_loss_se": float(losses.std(ddof=1) / np.sqrt(len(losses))),
+                "held_out_loss_se": float(losses.std() / np.sqrt(len(losses))),
                 "judge_slope": found.slope,
                 "judge_mae": found.mae,
                 "judge_flip_rate": found.flip_rate,
