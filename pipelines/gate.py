@@ -301,7 +301,9 @@ def _read_by_respondents(
     own = data.factors.loc[[row_of[key] for key in images], list(worlds.FACTORS)].to_numpy(float)
     size, flat = treated.shape[2], treated.reshape(n * d, *treated.shape[2:])
     judged = judge.read(flat)[:, 0].reshape(n, d)
-    truth = _rerendered(own, worlds.FACTORS.index(study.world.cause), judged - judged[:, doses == 0], judge, size)
+    truth = worlds.counterfactuals(
+        own, study.world.cause, judged - judged[:, doses == 0], lambda x: judge.read(x)[:, 0], size
+    )
     seen = reader.read(truth.reshape(flat.shape))[:, column].reshape(n, d)
     read = reader.read(flat).reshape(n, d, -1)
     ends = doses != 0
@@ -315,27 +317,6 @@ def _read_by_respondents(
         "truth_factor_slope": float(_mean_slope(seen[:, :, None], doses)[0]),
         "truth_distance": float(off / np.abs(unedited - truth[:, ends]).mean()),
     }
-
-
-def _rerendered(own: np.ndarray, cause: int, moves: np.ndarray, judge: Predictor, size: int) -> np.ndarray:
-    """The true counterfactuals (n, d, h, w, 3) of faces with factors ``own`` (n, k).
-
-    The cause alone changes, image by image, by as much as moves the judge by ``moves`` (n, d): the yardstick of a
-    stimulus is the picture that this same instrument finds as far away.
-    """
-    (n, k), d = own.shape, moves.shape[1]
-    shifts = np.linspace(-4, 4, 33)
-    moved = np.repeat(own[:, None], len(shifts), 1)
-    moved[:, :, cause] += shifts
-    response = judge.read(worlds.render(moved.reshape(-1, k), size))[:, 0].reshape(n, -1)
-    response -= response[:, [len(shifts) // 2]]
-    if np.median(np.polyfit(shifts, response.T, 1)[0]) < 0:  # a cause that lowers the outcome
-        shifts, response = shifts[::-1], response[:, ::-1]
-    truth = np.repeat(own[:, None], d, 1)
-    truth[:, :, cause] += [
-        np.interp(move, np.maximum.accumulate(row), shifts) for move, row in zip(moves, response, strict=True)
-    ]
-    return worlds.render(truth.reshape(-1, k), size).reshape(n, d, size, size, 3)
 
 
 def _mean_slope(reading: np.ndarray, doses: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ counterfactual.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,3 +146,30 @@ def _render(factors: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
     fringe = ellipse(0, -0.46, width + 0.06, 0.30) * half(y + 0.37 - 0.10 * (x / 0.5) ** 2, -1)
     paint(hair, fringe)
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+
+
+def counterfactuals(
+    factors: NDArray[np.float64],
+    cause: str,
+    moves: NDArray[np.float64],
+    read: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
+    size: int,
+) -> NDArray[np.uint8]:
+    """The true counterfactuals (n, d, h, w, 3) of faces with ``factors`` (n, k).
+
+    ``cause`` alone changes, image by image, by as much as moves the judge's reading ``read`` by ``moves`` (n, d):
+    the yardstick of a stimulus is the picture that this same instrument finds as far away.
+    """
+    (n, k), d, column = factors.shape, moves.shape[1], FACTORS.index(cause)
+    shifts = np.linspace(-4, 4, 33)
+    moved = np.repeat(factors[:, None], len(shifts), 1)
+    moved[:, :, column] += shifts
+    response = read(render(moved.reshape(-1, k), size)).reshape(n, -1)
+    response -= response[:, [len(shifts) // 2]]
+    if np.median(np.polyfit(shifts, response.T, 1)[0]) < 0:  # a cause that lowers the outcome
+        shifts, response = shifts[::-1], response[:, ::-1]
+    truth = np.repeat(factors[:, None], d, 1)
+    truth[:, :, column] += [
+        np.interp(move, np.maximum.accumulate(row), shifts) for move, row in zip(moves, response, strict=True)
+    ]
+    return render(truth.reshape(-1, k), size).reshape(n, d, size, size, 3)
