@@ -19,6 +19,7 @@ from contrafact.diffusion.invert import invert
 from contrafact.errors import UserError
 from contrafact.images import decode, pack
 from contrafact.predictors.predictor import Predictor, Target, as_input
+from contrafact.predictors.quality import Mapping
 from contrafact.predictors.train import FitConfig, fit
 from contrafact.run.context import Context
 from contrafact.store.records import StimulusRecord
@@ -90,15 +91,16 @@ def run(context: Context) -> dict[str, Any]:
         if direction.target == "outcome":
             level = guide.read(data.images[shown])[:, 0]
             low, high = upstream["predict"]["support"]
-            reach = doses / upstream["predict"]["mapping"]["slope"]
+            reach = Mapping(**upstream["predict"]["mapping"]).reach(level, doses)
         else:
             assert probes is not None
             number = probes.names.index(direction.target)
             level = probes.read(data.images[shown])[:, number]
             real = probes.read(data.images[data.split == "validation"])[:, number]
             low, high = (float(np.quantile(real, share)) for share in study.doses.support)
-            reach = doses
-        inside = (level + reach.min() >= low) & (level + reach.max() <= high)
+            reach = np.tile(doses, (len(level), 1))
+        inside = (level + reach.min(1) >= low) & (level + reach.max(1) <= high)
+        asked = {int(row): reach[k] for k, row in enumerate(shown)}
         chosen = [int(shown[k]) for k in order if inside[k]][: study.arms.images]
         if not chosen:
             raise UserError(
@@ -135,7 +137,7 @@ def run(context: Context) -> dict[str, Any]:
                 pixels,
                 keys,
                 _condition(data, guide, conditions, batch),
-                reach,
+                np.stack([asked[k] for k in batch]),
             )
             rows = []
             for i, key in enumerate(keys):
@@ -234,7 +236,7 @@ def _edits(
     condition: torch.Tensor,
     reach: np.ndarray,
 ) -> dict[str, tuple[np.ndarray, Edited]]:
-    """Draw numbers and edits of every arm for one batch of images."""
+    """Draw numbers and edits of every arm for one batch of images; ``reach`` (n, d) what the guide is to move by."""
     options = direction.edit
     read, steer = instruments.reads(direction.target), instruments.steers(direction.target)
     hold = [instruments.steers(held) for held in direction.hold]
@@ -254,7 +256,7 @@ def _edits(
         w=options.w,
         noise=noise,
     )
-    target = torch.from_numpy(np.tile(reach.astype(np.float32), (len(keys), 1)))
+    target = torch.from_numpy(reach.astype(np.float32))
     treated = edit(
         denoiser,
         path,
@@ -268,7 +270,7 @@ def _edits(
     )
     numbers = np.array([seeds.integer(study.seed, "draw", key) for key in keys])
     results = {"treated": (np.zeros(len(keys), int), treated)}
-    signs = torch.from_numpy(reach.astype(np.float32))
+    signs = torch.from_numpy(np.array(study.doses.grid, np.float32))
     if study.arms.sham:
         pictures = torch.stack(
             [torch.from_numpy(seeds.normal(denoiser.shape, study.seed, "sham", key)) for key in keys]

@@ -21,7 +21,7 @@ READER_IMAGES = 9_000  # rendered for the reader alone; no model of the study se
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Facts: the files of every predictor, its quality, the frozen guide-to-judge line, ``stopped`` or None."""
+    """Facts: the files of every predictor, its quality, the frozen guide-to-judge curve, ``stopped`` or None."""
     study = context.study
     data = pack.load(context.files, context.upstream["ingest"])
     outcome = study.images.outcome if study.images else schema.Outcome()
@@ -91,7 +91,6 @@ def run(context: Context) -> dict[str, Any]:
     next(steps, None)  # the bar is full when the last one is done
 
     readings = guide.read(data.images[validation])[:, 0], judge.read(data.images[validation])[:, 0]
-    facts["mapping"] = asdict(mapping(*readings))
     facts["support"] = [float(np.quantile(readings[0], share)) for share in study.doses.support]
     if outcome.kind == "binary":
         facts["calibration"] = {
@@ -125,6 +124,13 @@ def run(context: Context) -> dict[str, Any]:
         if key.startswith("probe_judge.")
     }
     facts["stopped"] = _at_chance(facts["quality"], outcome.column)
+    if facts["stopped"] is None:
+        try:
+            facts["mapping"] = asdict(mapping(*readings))
+        except ValueError as error:
+            facts["stopped"] = (
+                f"A dose has no unit: {error}. More images, a better crop or another outcome would help."
+            )
     return facts
 
 

@@ -63,8 +63,29 @@ def test_the_mapping_is_not_shrunk_by_the_guides_error() -> None:
     rng = np.random.default_rng(3)
     truth = rng.normal(size=5_000)
     guide, judge = truth + rng.normal(scale=0.5, size=5_000), truth + rng.normal(scale=0.5, size=5_000)
-    assert mapping(guide, judge).slope == pytest.approx(1, abs=0.05)
+    moved = mapping(guide, judge).reach(np.zeros(1), np.array([-1.0, 0.0, 1.0]))
+    assert moved == pytest.approx(np.array([[-1, 0, 1]]), abs=0.05)
     assert np.polyfit(guide, judge, 1)[0] == pytest.approx(0.8, abs=0.05)  # least squares would be
+
+
+def test_the_mapping_knows_where_the_guide_saturates() -> None:
+    judge = np.random.default_rng(4).normal(size=5_000)
+    guide = np.tanh(judge)
+    level, doses = np.tanh(np.array([-0.5, 0.0, 0.5])), np.array([-1.0, 0.0, 1.5])
+    wanted = np.tanh(np.arctanh(level)[:, None] + doses) - level[:, None]
+    assert mapping(guide, judge).reach(level, doses) == pytest.approx(wanted, abs=0.03)
+
+
+def test_few_images_make_the_mapping_a_line() -> None:
+    judge = np.random.default_rng(5).normal(size=40)
+    assert len(mapping(2 * judge, judge).guide) == 2
+    assert mapping(2 * judge, judge).reach(np.array([-3.0, 0, 3]), np.array([1.0])) == pytest.approx(2)
+
+
+def test_a_judge_that_disagrees_gives_no_mapping() -> None:
+    judge = np.random.default_rng(6).normal(size=40)
+    with pytest.raises(ValueError, match="do not agree"):
+        mapping(-judge, judge)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

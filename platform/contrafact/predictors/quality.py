@@ -6,6 +6,7 @@ independent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,19 +97,40 @@ def expected_calibration_error(logit: np.ndarray, label: np.ndarray, bins: int =
 
 @dataclass(frozen=True)
 class Mapping:
-    """The frozen line from the guide's reading to the judge's, in the judge's SD: ``slope`` and ``intercept``.
+    """The frozen curve from the guide's reading to the judge's, both in their own SD.
 
-    Reduced major axis, not least squares: both readings err, and least squares would shrink the slope by the
-    guide's error (Warton et al. 2006, Biol. Rev. 81, section on the standardised major axis).
+    Equipercentile: readings of the same real images that stand equally high belong together (Kolen & Brennan 2014,
+    *Test Equating, Scaling, and Linking*, chapter 2). Unlike least squares it is not shrunk by the guide's error,
+    and unlike a line it knows where one of the two saturates before the other. ``guide`` and ``judge`` are the
+    curve's knots, both rising; outside them it goes on with ``slope``, the ratio of the SDs.
     """
 
+    guide: tuple[float, ...]
+    judge: tuple[float, ...]
     slope: float
-    intercept: float
     correlation: float
+
+    def reach(self, level: np.ndarray, doses: np.ndarray) -> np.ndarray:
+        """What the guide should move by, (n, d), for images at ``level`` (n,) to move the judge by ``doses`` (d,)."""
+        to = self._along(level, self.guide, self.judge, self.slope)[:, None] + doses
+        found = self._along(to, self.judge, self.guide, 1 / self.slope) - level[:, None]
+        return np.where(doses == 0, 0.0, found)
+
+    @staticmethod
+    def _along(x: np.ndarray, knots: Sequence[float], values: Sequence[float], slope: float) -> np.ndarray:
+        outside = np.minimum(x - knots[0], 0) + np.maximum(x - knots[-1], 0)
+        return np.interp(x, knots, values) + slope * outside
+
+
+IMAGES_A_KNOT = 60
+"""Fewer make the curve follow chance; two knots, at the least, make it a line."""
 
 
 def mapping(guide: np.ndarray, judge: np.ndarray) -> Mapping:
-    """Standardised major axis of the judge's scores on the guide's over the same real images."""
+    """The curve from the readings (n,) of the same real images by both; ValueError where they disagree."""
     correlation = float(np.corrcoef(guide, judge)[0, 1])
-    slope = float(np.sign(correlation) * np.std(judge) / np.std(guide))
-    return Mapping(slope, float(np.mean(judge) - slope * np.mean(guide)), correlation)
+    if not correlation > 0:
+        raise ValueError("the guide and the judge do not agree on which images stand high")
+    knots = max(2, min(40, len(guide) // IMAGES_A_KNOT))
+    ends = [tuple(float(part.mean()) for part in np.array_split(np.sort(x), knots)) for x in (guide, judge)]
+    return Mapping(ends[0], ends[1], float(np.std(judge) / np.std(guide)), correlation)
