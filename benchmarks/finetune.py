@@ -1,6 +1,6 @@
 """Is it worth starting from a model of unlabelled images? 500 labelled ones, equal compute, two starts.
 
-    python benchmarks/finetune.py [--seed 1] [--base-images-seen 60000] [--images-seen 16000]
+    python benchmarks/finetune.py [--seed 1] [--base-images-seen 60000] [--images-seen 40000]
 
 A base model learns 20,000 unlabelled rendered faces. A study then has 500 labelled faces of its own. Two
 conditional models see the same number of the study's images: one starts from the base, one from scratch. Both are
@@ -48,13 +48,19 @@ def predictor(
     return made
 
 
+@torch.no_grad()
+def features(judge: Predictor, images: np.ndarray) -> np.ndarray:
+    """The judge's own features (n, f)."""
+    return torch.cat([judge.features(as_input(images[k : k + 500])) for k in range(0, len(images), 500)]).numpy()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--base-images-seen", type=int, default=60_000)
-    parser.add_argument("--images-seen", type=int, default=16_000)
+    parser.add_argument("--images-seen", type=int, default=40_000)
     asked = parser.parse_args()
     began, seed = time.perf_counter(), asked.seed
 
@@ -70,6 +76,8 @@ def main() -> None:
     reader = predictor(
         "judge", targets_of(own.names, ["continuous"] * 9, other.factors), other_images, other.factors, 3, 6
     )
+
+    real = features(judge, images[held])
 
     raw = np.stack([guide.read(images)[:, 0], skin], 1)
     mean, sd = raw[study].mean(0), raw[study].std(0)
@@ -104,11 +112,11 @@ def main() -> None:
             level = guide.read(images[held])[:, 0]
             chosen = np.flatnonzero(np.abs(level) < 1)[:EDITED] + STUDY
             source = as_input(images[chosen])
-            path = invert(denoiser, source, torch.from_numpy(conditions[chosen]))
+            path = invert(denoiser, source, torch.from_numpy(conditions[chosen]), depth=0.85)
             target = torch.from_numpy(np.tile(DOSES.astype(np.float32), (len(chosen), 1)))
             made = edit(
                 denoiser, path, ConditionShift(), target, target, reading_change([lambda x: guide.score(x)[:, 0]]),
-                corrections=0, mask_quantile=0.85,
+                corrections=2, mask_quantile=0.9,
             )  # fmt: skip
             flat = decode.to_uint8(made.images.flatten(0, 1).numpy())
             shape = (len(chosen), len(DOSES))
@@ -119,6 +127,11 @@ def main() -> None:
             read = reader.read(flat).reshape(*shape, -1)
             slopes = np.einsum("ndk,d->k", read - read[:, [2]], DOSES) / (DOSES @ DOSES) / len(chosen)
             found = card.effect(scores, logit, DOSES)
+            truth = worlds.counterfactuals(
+                own.factors[chosen], "groom", scores - scores[:, [2]], lambda x: judge.read(x)[:, 0], SIZE
+            )
+            edits, ends = flat.reshape(truth.shape).astype(float), DOSES != 0
+            off = np.abs(edits - truth)[:, ends].mean() / np.abs(edits[:, [2]] - truth[:, ends]).mean()
             result[name] = {
                 "held_out_loss": float(losses.mean()),
                 "held_out_loss_se": float(losses.std() / np.sqrt(len(losses))),
@@ -128,6 +141,8 @@ def main() -> None:
                 "cause_slope": float(slopes[0]),
                 "largest_other_slope": float(np.abs(slopes[1:]).max()),
                 "held_slope": float(slopes[1]),
+                "truth_distance": float(off),
+                "realism_sd": float(card.realism(features(judge, flat), real).mean()),
             }
     print(json.dumps(result | {"seconds": round(time.perf_counter() - began)}, indent=1))
 
