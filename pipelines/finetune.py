@@ -1,4 +1,5 @@
-"""finetune: the conditional diffusion model of the study, and the guide once more on denoised images."""
+"""finetune: the conditional diffusion model of the study, the guide once more on denoised images, and what single
+kinds of direction learn from that model."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from contrafact import seeds
+from contrafact.counterfactual.noise_aware import noisy
 from contrafact.diffusion.denoiser import Denoiser, open_denoiser
 from contrafact.diffusion.network import Spec
 from contrafact.diffusion.sample import sample
@@ -16,7 +18,8 @@ from contrafact.diffusion.schedule import Schedule
 from contrafact.diffusion.train import TrainConfig, train
 from contrafact.images import decode, pack
 from contrafact.predictors.predictor import Predictor, as_input
-from contrafact.predictors.train import FitConfig, calibrate, fit
+from contrafact.predictors.quality import auc, r2
+from contrafact.predictors.train import FitConfig, calibrate, fit, targets_of
 from contrafact.run.context import Context
 from contrafact.store.records import ModelRecord
 from contrafact.study import schema
@@ -95,16 +98,14 @@ def run(context: Context) -> dict[str, Any]:
     steering = _on_denoised(context, guide, denoiser, data, conditions[: chosen.sum()])
     loss = float(np.mean([line["loss"] for line in result.history[-10:]]))
     files = {"denoiser": context.files.put_folder(result.folder), "guide": context.files.put_folder(steering)}
-    context.store.put_models(
-        context.study_id,
-        context.stage_run_id,
-        [
-            ModelRecord(
-                "denoiser", "denoiser", files["denoiser"], {"loss": loss, "images_seen": result.images_seen}
-            ),
-            ModelRecord("guide", "guide, steering", files["guide"]),
-        ],
-    )
+    models = [
+        ModelRecord("denoiser", "denoiser", files["denoiser"], {"loss": loss, "images_seen": result.images_seen}),
+        ModelRecord("guide", "guide, steering", files["guide"]),
+    ]
+    if any(direction.kind == "noise_aware" for direction in study.directions.values()):
+        files["noise_aware"] = context.files.put_folder(_noise_aware(context, denoiser, data))
+        models.append(ModelRecord("guide", "guide, noise-aware", files["noise_aware"]))
+    context.store.put_models(context.study_id, context.stage_run_id, models)
     return {
         **files,
         "conditions": {
@@ -175,4 +176,41 @@ def _on_denoised(
         fit(guide, images, outcome, settings, seed, denoised=denoised)
         calibrate(guide, data.images[validation], data.outcome[validation][:, None])
     guide.save(folder)
+    return folder
+
+
+def _noise_aware(context: Context, denoiser: Denoiser, data: pack.Dataset) -> Path:
+    """A classifier of outcome and covariates on images at any noise level, with its quality at four of them."""
+    folder, study = context.folder / "noise_aware", context.study
+    outcome = study.images.outcome if study.images else schema.Outcome()
+    covariates = study.images.covariates if study.images else {}
+    kinds = [outcome.kind, *(covariate.kind for covariate in covariates.values())]
+    values = np.column_stack([data.outcome, data.covariates[list(covariates)].to_numpy(float)])
+    schedule = Schedule(denoiser.alphas_cumprod)
+    if not folder.exists():
+        chosen = data.split == "train"
+        targets = targets_of(["outcome", *covariates], kinds, values[chosen])
+        seed = seeds.integer(study.seed, "noise_aware")
+
+        def seen(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+            t = torch.from_numpy(rng.integers(0, len(schedule), len(x)))
+            noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
+            return noisy(schedule.add_noise(x, noise, t), t, schedule)
+
+        settings = study.predictors.guide
+        config = FitConfig(settings.epochs, settings.batch, settings.learning_rate, augment=settings.augment)
+        classifier = Predictor("noise_aware", targets, [seed])
+        fit(classifier, data.images[chosen], values[chosen], config, seed, seen=seen).save(folder)
+    classifier = Predictor.load(folder)
+    validation = data.split == "validation"
+    x = as_input(data.images[validation])
+    noise = torch.from_numpy(seeds.normal(tuple(x.shape), study.seed, "noise_aware", "quality"))
+    for t in (int(share * (len(schedule) - 1)) for share in (0, 0.25, 0.5, 0.75)):
+        reading = classifier.read(noisy(schedule.add_noise(x, noise, t), t, schedule))
+        for k, target in enumerate(classifier.targets):
+            measure = auc if target.kind == "binary" else r2
+            known = ~np.isnan(values[validation, k])
+            found = measure(reading[known, k], values[validation, k][known])
+            context.log_metrics({f"noise_aware/{target.name}/{measure.__name__}": found}, step=t)
+    context.log_artifact(folder, "noise_aware")
     return folder

@@ -14,8 +14,11 @@ from contrafact.counterfactual import arms
 from contrafact.counterfactual.contrast import discriminant, sides
 from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Reader, Sum
 from contrafact.counterfactual.edit import Edited, edit, reading_change
-from contrafact.diffusion.denoiser import open_denoiser, scale_from_w
-from contrafact.diffusion.invert import invert
+from contrafact.counterfactual.noise_aware import NoiseAware
+from contrafact.counterfactual.unit import scaled
+from contrafact.diffusion.denoiser import Denoiser, open_denoiser, scale_from_w
+from contrafact.diffusion.invert import Path, invert
+from contrafact.diffusion.schedule import Schedule
 from contrafact.errors import UserError
 from contrafact.images import decode, pack
 from contrafact.predictors.predictor import Predictor, Target, as_input
@@ -29,14 +32,25 @@ FOREIGN_UNIT = (0.05, 20.0)
 """How far a strength may be corrected where a direction's own unit is not that of the target."""
 
 
+PILOT = 8
+"""Validation images at most on which the unit of such a direction is found."""
+
+
 @dataclass(frozen=True)
 class Instruments:
-    """What reads pictures on the guide's side; ``guide`` reads photographs, ``steering`` clean estimates."""
+    """What reads and draws pictures on the guide's side.
+
+    ``guide`` reads photographs, ``steering`` clean estimates, ``noise_aware`` noisy images; ``conditions`` are those
+    of the denoiser, each with its mean and SD.
+    """
 
     data: pack.Dataset
     guide: Predictor
     steering: Predictor
     probes: Predictor | None
+    denoiser: Denoiser
+    conditions: dict[str, dict[str, float]]
+    noise_aware: Predictor | None
 
     def reads(self, target: str) -> Reader:
         """The reading of photographs that a dose of ``target`` is counted in."""
@@ -60,9 +74,9 @@ def run(context: Context) -> dict[str, Any]:
         for name, sha in {
             **upstream["predict"]["files"],
             "steering": upstream["finetune"]["guide"],
-            "denoiser": upstream["finetune"]["denoiser"],
+            **{name: upstream["finetune"][name] for name in ("denoiser", "noise_aware") if name in upstream["finetune"]},
         }.items()
-        if name in ("guide", "steering", "probe_guide", "denoiser")
+        if name in ("guide", "steering", "probe_guide", "denoiser", "noise_aware")
     }
     # One guide reads photographs: levels, conditions and reached doses. The other, trained on with denoised images,
     # steers on clean estimates.
@@ -76,7 +90,8 @@ def run(context: Context) -> dict[str, Any]:
     shown = np.flatnonzero(data.split == "stimuli")
     order = seeds.generator(study.seed, "stimuli").permutation(len(shown))
     facts: dict[str, Any] = {"stimuli": 0, "null_error": {}}
-    instruments = Instruments(data, guide, steering, probes)
+    noise_aware = Predictor.load(opened["noise_aware"]) if "noise_aware" in opened else None
+    instruments = Instruments(data, guide, steering, probes, denoiser, conditions, noise_aware)
     context.log_params({"doses": study.doses.grid, **study.arms.model_dump()})
     records = {image.key: image for image in context.store.images(context.study_id, split="stimuli")}
     for name, direction in study.directions.items():
@@ -122,7 +137,7 @@ def run(context: Context) -> dict[str, Any]:
                 f"{name}/guidance_scale": scale_from_w(direction.edit.w),
             }
         )
-        follow = _follow(context, name, instruments, list(conditions))
+        follow = _follow(context, name, instruments)
         batches = [chosen[k : k + direction.edit.batch] for k in range(0, len(chosen), direction.edit.batch)]
         for batch in context.progress(batches, len(batches), f"generate {name}"):
             keys = [str(data.key[k]) for k in batch]
@@ -181,7 +196,6 @@ def _follow(
     context: Context,
     name: str,
     instruments: Instruments,
-    conditions: list[str],
     away: Sequence[Reader] = (),
     hold: Sequence[str] = (),
 ) -> Direction:
@@ -190,14 +204,25 @@ def _follow(
     held = [instruments.steers(each) for each in dict.fromkeys((*direction.hold, *hold))]
     match direction.kind:
         case "condition":
-            return ConditionShift(conditions.index("score" if direction.target == "outcome" else direction.target))
+            names = list(instruments.conditions)
+            return ConditionShift(names.index("score" if direction.target == "outcome" else direction.target))
         case "arithmetic":
             others = [_reading(context, other, instruments) for other in direction.orthogonal_to]
             return Sum(
                 [
-                    (weight, _follow(context, part, instruments, conditions, others, direction.hold))
+                    (weight, _follow(context, part, instruments, others, direction.hold))
                     for part, weight in direction.sum.items()
                 ]
+            )
+        case "noise_aware":
+            assert instruments.noise_aware is not None
+            classifier, names = instruments.noise_aware, list(instruments.noise_aware.names)
+            number = names.index(direction.target)
+            kept = tuple(names.index(each) for each in dict.fromkeys((*direction.hold, *hold)))
+            binary = classifier.targets[number].kind == "binary"
+            schedule = Schedule(instruments.denoiser.alphas_cumprod)
+            return _in_sd(
+                context, name, instruments, NoiseAware(classifier.raw, schedule, number, kept, binary)
             )
     return Guidance(_reading(context, name, instruments), [*held, *away], direction.edit.trust_radius)
 
@@ -224,6 +249,45 @@ def _reading(context: Context, name: str, instruments: Instruments) -> Reader:
         ) from error
 
 
+def _in_sd(context: Context, name: str, instruments: Instruments, follow: Direction) -> Direction:
+    """The direction in units of 1 SD of its target, as found on validation images."""
+    direction, data = context.study.directions[name], instruments.data
+    rows = list(np.flatnonzero(data.split == "validation")[:PILOT])
+    condition = _condition(data, instruments.guide, instruments.conditions, rows)
+    keys = [str(data.key[k]) for k in rows]
+    path = _inverted(context.study, direction, instruments.denoiser, data.images[rows], keys, condition)
+    found = scaled(instruments.denoiser, path, follow, reading_change([instruments.reads(direction.target)]))
+    context.log_params({f"{name}/unit": found.unit})
+    return found
+
+
+def _inverted(
+    study: schema.Study,
+    direction: schema.Direction,
+    denoiser: Denoiser,
+    pixels: np.ndarray,
+    keys: list[str],
+    condition: torch.Tensor,
+) -> Path:
+    """The images on their way up, as the direction asks; the noise of an edit-friendly path belongs to the image."""
+    options, noise = direction.edit, None
+    if options.inversion == "edit_friendly":
+        shape = (options.steps, *denoiser.shape)
+        noise = torch.stack(
+            [torch.from_numpy(seeds.normal(shape, study.seed, "inversion", key)) for key in keys], 1
+        )
+    return invert(
+        denoiser,
+        as_input(pixels),
+        condition,
+        kind=options.inversion,
+        depth=options.depth,
+        steps=options.steps,
+        w=options.w,
+        noise=noise,
+    )
+
+
 def _edits(
     study: schema.Study,
     direction: schema.Direction,
@@ -240,22 +304,7 @@ def _edits(
     options = direction.edit
     read, steer = instruments.reads(direction.target), instruments.steers(direction.target)
     hold = [instruments.steers(held) for held in direction.hold]
-    noise = None
-    if options.inversion == "edit_friendly":
-        shape = (options.steps, *denoiser.shape)
-        noise = torch.stack(
-            [torch.from_numpy(seeds.normal(shape, study.seed, "inversion", key)) for key in keys], 1
-        )
-    path = invert(
-        denoiser,
-        as_input(pixels),
-        condition,
-        kind=options.inversion,
-        depth=options.depth,
-        steps=options.steps,
-        w=options.w,
-        noise=noise,
-    )
+    path = _inverted(study, direction, denoiser, pixels, keys, condition)
     target = torch.from_numpy(reach.astype(np.float32))
     treated = edit(
         denoiser,

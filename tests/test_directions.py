@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from contrafact.counterfactual.contrast import discriminant, sides
-from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Sum
+from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Sum, orthogonal
 from contrafact.counterfactual.edit import edit, reading_change
+from contrafact.counterfactual.noise_aware import NoiseAware
+from contrafact.counterfactual.unit import scaled
 from contrafact.diffusion.denoiser import PixelDenoiser
 from contrafact.diffusion.invert import Path, invert, replay
 from contrafact.diffusion.network import Spec, fresh
 from contrafact.diffusion.schedule import cosine
-from contrafact.predictors.networks import GuideNet
+from contrafact.predictors.networks import GuideNet, build
 
 SIZE = 16
 
@@ -51,10 +53,18 @@ def contrast(hold: tuple[Callable[[Tensor], Tensor], ...] = ()) -> Guidance:
     return Guidance(discriminant(network.features, images, side, images), hold)
 
 
+def noise_aware(hold: tuple[int, ...] = (1,), binary: bool = True) -> NoiseAware:
+    """A random classifier of noisy images, with gradients large enough to see."""
+    network = build("noise_aware", 2, seed=6).eval()
+    return NoiseAware(lambda x: 50 * network(x), cosine(100), 0, hold, binary)
+
+
 KINDS: dict[str, Callable[[], Direction]] = {
     "condition": lambda: ConditionShift(1),
     "guidance": lambda: Guidance(left, [right]),
     "contrast": contrast,
+    "noise_aware": noise_aware,
+    "noise_aware value": lambda: noise_aware((), binary=False),
     "sum": lambda: Sum([(1.0, ConditionShift()), (-0.5, Guidance(left))]),
     "orthogonal": lambda: Sum([(1.0, Guidance(left, [right]))]),
 }
@@ -145,3 +155,54 @@ def test_a_sum_is_the_sum_of_its_parts() -> None:
     again = Sum([(1.0, Guidance(left))]).push(path, index, strength)
     made = [replay(model, path, index, push.condition, push.change) for push in (alone, again)]
     assert torch.equal(*made)
+
+
+def test_a_noise_aware_classifier_is_followed_as_published() -> None:
+    """Both estimates of a step move by the gradient of log p: Dhariwal and Nichol 2021, algorithm 2."""
+    model, x, direction = denoiser(), pictures(2), noise_aware(())
+    path, schedule = inverted(x, model), cosine(100)
+    push = direction.push(path, torch.arange(2), torch.tensor([2.0, -2.0]))
+    made = replay(model, path, torch.arange(2), push.condition, push.change)
+
+    noisy_x = path.x[-1]
+    for k in range(len(path.timesteps) - 1, 0, -1):
+        t, s = path.timesteps[k], path.timesteps[k - 1]
+        said = model.predict(noisy_x, torch.full((2,), t), path.condition)
+        leaf = noisy_x.clone().requires_grad_(True)
+        level = float((1 - schedule.alpha_bar(t)).sqrt())
+        logit = direction.classifier(torch.cat([leaf, torch.full_like(leaf[:, :1], level)], 1))[:, 0]
+        probability = torch.stack([torch.sigmoid(logit[0]), 1 - torch.sigmoid(logit[1])])
+        (gradient,) = torch.autograd.grad(probability.log().sum(), leaf)
+        noise = said.noise - level * 2.0 * gradient
+        clean = (noisy_x - level * noise) / float(schedule.alpha_bar(t).sqrt())
+        noisy_x = schedule.ddim_step(clean, noise, t, s) + path.residual[k - 1]
+    assert float((made - noisy_x).abs().max()) < 1e-4
+    assert float((made - x).abs().max()) > 1e-3
+
+
+def test_what_is_held_has_no_part_in_a_noise_aware_gradient() -> None:
+    rows = torch.randn(3, 4, 50, generator=torch.Generator().manual_seed(1))
+    left_over = orthogonal(rows[:, 0], rows[:, 1:])
+    assert float((rows[:, 1:] @ left_over[..., None]).abs().max()) < 1e-3 * float(rows.pow(2).sum(-1).max())
+    assert torch.equal(orthogonal(rows[:, 0], rows[:, :0]), rows[:, 0])
+
+
+def test_a_direction_of_a_foreign_unit_is_counted_in_what_it_moves() -> None:
+    """The shift of a condition by a tenth of what it is: the unit found is ten times as large."""
+    model, x = denoiser(), pictures(6)
+    path = inverted(x, model)
+
+    def measure(images: Tensor, sources: Tensor) -> Tensor:
+        return 400 * (left(images) - left(sources)) * sign
+
+    sign = 1.0
+    plain = edit(model, path, ConditionShift(), torch.ones(6, 1), torch.ones(6, 1), measure, corrections=0)
+    sign = float(plain.reached.mean().sign())
+    one = scaled(model, path, ConditionShift(), measure)
+    tenth = scaled(model, path, Sum([(0.1, ConditionShift())]), measure)
+    assert tenth.unit == pytest.approx(10 * one.unit, rel=0.5)
+    moved = [
+        edit(model, path, one, dose.repeat(6, 1), dose.repeat(6, 1), measure, corrections=0).reached.mean()
+        for dose in (torch.tensor([1.0]), torch.tensor([-1.0]))
+    ]
+    assert float(moved[0] - moved[1]) / 2 == pytest.approx(1, rel=0.5)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from contrafact.diffusion.invert import Path, Step
+from contrafact.diffusion.schedule import Schedule
 
 Reader = Callable[[Tensor], Tensor]  # images (m, c, h, w) -> readings (m,), differentiable
 
@@ -124,6 +125,29 @@ class Sum:
             return torch.stack([one(step) for one in changes]).sum(0)
 
         return Push(condition, change if changes else None)
+
+
+def orthogonal(row: Tensor, others: Tensor) -> Tensor:
+    """``row`` (m, p) less its projection on the span of ``others`` (m, r, p); as it is where r is 0."""
+    if others.shape[1] == 0:
+        return row
+    gram = others @ others.transpose(1, 2)
+    ridge = 1e-6 * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] + 1e-20
+    share = torch.linalg.solve(gram + ridge * torch.eye(gram.shape[-1]), others @ row[..., None])
+    return row - (others.transpose(1, 2) @ share)[..., 0]
+
+
+def moved_estimate(
+    schedule: Schedule, path: Path, step: Step, clean: Tensor, noise: Tensor
+) -> Tensor:
+    """The change that has the step down take both ``clean`` and ``noise``, changes of its two estimates.
+
+    A replay adds what a push gives to the clean estimate alone, so that nothing of it is cancelled. A method that
+    moves the noise estimate with it is followed as it was published by giving what is left of both.
+    """
+    below = path.timesteps[step.number - 1]
+    taken = schedule.ddim_step(clean, noise, step.t, below, path.eta, torch.zeros_like(clean) if path.eta else None)
+    return taken / float(schedule.alpha_bar(below).sqrt())
 
 
 def _least_change(rows: Tensor, missing: Tensor, radius: float) -> Tensor:

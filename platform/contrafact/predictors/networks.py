@@ -1,7 +1,8 @@
-"""Two families of small convolutional networks: one for the guide's side, another for the judge's.
+"""Families of small convolutional networks: one for the guide's side, another for the judge's, one for noisy images.
 
 Different architectures on purpose: a change of pixels that only one family sees is no counterfactual.
-Both map images ``(n, 3, size, size)`` in [-1, 1] to ``(n, k)`` and take any ``size`` that is a multiple of 8.
+The first two map images ``(n, 3, size, size)`` in [-1, 1] to ``(n, k)``, the third images with a fourth channel that
+holds the noise level; all take any ``size`` that is a multiple of 8.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 class GuideNet(nn.Module):
     """3 x 3 residual blocks, SiLU, group norm; smooth everywhere, so that its gradient can steer."""
 
-    def __init__(self, outputs: int, width: int = 32) -> None:
+    def __init__(self, outputs: int, width: int = 32, channels: int = 3) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, width, 3, padding=1))
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, width, 3, padding=1))
         self.blocks = nn.ModuleList(
             [_Residual(width, width), _Residual(width, 2 * width), _Residual(2 * width, 2 * width)]
         )
@@ -32,6 +33,13 @@ class GuideNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))
+
+
+class NoiseAwareNet(GuideNet):
+    """The guide's network on a noisy image and its noise level: ``p(y | x_t, t)`` of classifier guidance."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__(outputs, channels=4)
 
 
 class _Residual(nn.Module):
@@ -66,7 +74,7 @@ class JudgeNet(nn.Module):
         return self.head(self.features(x))
 
 
-FAMILIES: dict[str, type[nn.Module]] = {"guide": GuideNet, "judge": JudgeNet}
+FAMILIES: dict[str, type[nn.Module]] = {"guide": GuideNet, "judge": JudgeNet, "noise_aware": NoiseAwareNet}
 
 
 def build(family: str, outputs: int, seed: int) -> nn.Module:

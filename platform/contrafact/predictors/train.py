@@ -42,12 +42,13 @@ def fit(
     seed: int,
     *,
     denoised: np.ndarray | None = None,
+    seen: Callable[[Tensor, np.random.Generator], Tensor] = lambda x, rng: x,
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> Predictor:
     """Fit every member of ``predictor`` on its own stream of batches.
 
     ``images`` (n, h, w, 3) 8-bit, ``values`` (n, k) with NaN where unknown, ``denoised`` the same images noised
-    and denoised again, in the same order. Binary targets: cross-entropy; continuous: squared error of the
+    and denoised again, in the same order; ``seen`` is what the network sees of a batch of images. Binary targets: cross-entropy; continuous: squared error of the
     standardised value. AdamW with a cosine schedule.
     """
     location = torch.tensor([target.location for target in predictor.targets])
@@ -72,7 +73,7 @@ def fit(
                 x[swap] = as_input(denoised[chosen])[swap]
             if config.augment:
                 x = augmented(x, rng)
-            loss = _loss(head(x), wanted[chosen], binary)
+            loss = _loss(head(seen(x, rng)), wanted[chosen], binary)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)

@@ -77,6 +77,7 @@ def _direction(study: Study, direction: Direction) -> str:
         "condition": "by a shift of the condition",
         "guidance": "by the guide's gradient on the clean estimate",
         "contrast": "along a linear discriminant of the guide's features between two sets of images",
+        "noise_aware": "by the gradient of a classifier trained on noisy images",
         "arithmetic": "along " + " + ".join(f"{w:g} × “{name}”" for name, w in direction.sum.items())
         + (f", orthogonal to {', '.join(direction.orthogonal_to)}" if direction.orthogonal_to else ""),
     }[direction.kind]

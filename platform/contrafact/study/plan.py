@@ -36,10 +36,12 @@ class _Stage(NamedTuple):
 # The seed stands with ingest: it reaches every later stage through the upstream hashes.
 STAGES = {
     "ingest": _Stage((), ("seed", "world", "images"), ("images.manifest", "images.extra")),
-    "predict": _Stage(
-        ("ingest",), ("predictors", "directions.*.target", "directions.*.hold", "doses.support")
+    "predict": _Stage(("ingest",), ("predictors", "doses.support")),
+    "finetune": _Stage(
+        ("predict",),
+        ("model", "directions.*.kind", "directions.*.target", "directions.*.hold"),
+        ("model.start",),
     ),
-    "finetune": _Stage(("predict",), ("model", "directions.*.kind"), ("model.start",)),
     "generate": _Stage(("predict", "finetune"), ("directions", "doses", "arms")),
     "gate": _Stage(("generate",), ("gate", "survey.respondents.reads")),
     "field": _Stage(("gate",), ("review", "survey", "hypotheses")),

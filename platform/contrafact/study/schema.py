@@ -175,7 +175,7 @@ class Edit(Part):
 class Direction(Part):
     """What is to change, and what must not."""
 
-    kind: Literal["condition", "guidance", "contrast", "arithmetic"] = Field(
+    kind: Literal["condition", "guidance", "contrast", "arithmetic", "noise_aware"] = Field(
         default="condition",
         description="how the picture is moved; docs/directions.md has every kind",
     )

@@ -1,0 +1,42 @@
+"""Every kind of direction, from the study file to its card, in one tiny chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contrafact import settings
+from contrafact.images import decode
+from contrafact.store.files import Files
+
+KINDS = """\
+  noisy: {kind: noise_aware, hold: [skin], edit: {steps: 4, mask_quantile: 0.5}}
+doses:"""
+
+
+def test_every_kind_is_edited_controlled_and_measured(
+    predicted: Any, changed: Callable[..., Path], tmp_path: Path
+) -> None:
+    chain = predicted.copy(tmp_path / "kinds")
+    told = chain.run(changed(("doses:", KINDS), ("images: 9}", "images: 4}")), "--until", "gate")
+    assert [stage["name"] for stage in told.said["stages"] if stage["cached"]] == ["ingest", "predict"]
+    files = Files(settings.read(chain.workspace).files_url)
+    with chain.store() as store:
+        study = store.study("tiny")
+        table = store.stimuli_table(study.id)
+        cards = {card.stimulus_id for card in store.cards(study.id)}
+    assert set(table["stimulus"]) <= cards
+    for name, rows in table.groupby("direction"):
+        sources = rows[rows["arm"] == "null"].set_index("image")["pixels_sha256"]
+        assert len(sources) == 4, name
+        for arm in ("treated", "sham", "placebo"):
+            made = rows[rows["arm"] == arm]
+            assert len(made) == 4 * 2, (name, arm)
+            moved = [
+                np.abs(decode.from_png(files.get(row.pixels_sha256)).astype(int) - decode.from_png(files.get(sources[row.image])))
+                for row in made.itertuples()
+            ]
+            assert np.mean(moved) > 0.05, (name, arm)
