@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from contrafact.counterfactual import card, gate
 from contrafact.images import decode, pack, worlds
@@ -16,6 +17,7 @@ from contrafact.predictors.predictor import Predictor, as_input
 from contrafact.run.context import Context
 from contrafact.stats.equivalence import tost_mean
 from contrafact.store.records import CardRecord, GateRecord, StimulusRecord
+from contrafact.study import schema
 
 HELD_MARGIN = 0.15  # SD; the bound of the equivalence test of held covariates
 
@@ -85,6 +87,12 @@ def run(context: Context) -> dict[str, Any]:
                     else {}
                 ),
             }
+        delivered = {
+            arm: judge.read(cube.reshape(n * d, *cube.shape[2:]))[:, 0].reshape(n, d)
+            for arm in pictures
+            if "delivered" in frame
+            for cube in [_cube(frame, images, doses, arm, "delivered")]
+        }
         effects = {
             arm: card.effect(values["judge"], values["logit"], doses) for arm, values in measured.items()
         }
@@ -122,6 +130,9 @@ def run(context: Context) -> dict[str, Any]:
             "ssim": float(treated["ssim"][:, ends].mean()),
             "images": n,
         }
+        if delivered:
+            slope, low, high = card.slope_interval(delivered["treated"], doses)
+            facts["directions"][name]["delivered"] = {"slope": slope, "slope_low": low, "slope_high": high}
         facts["by_dose"] += [
             {
                 "direction": name,
@@ -133,7 +144,7 @@ def run(context: Context) -> dict[str, Any]:
             for j, dose in enumerate(doses)
         ]
         passed = _gated(context, facts, name, images, direction.hold, measured, leakage, ends, auc)
-        _store_cards(context, stimuli, keys, images, doses, measured, leakage, detector, ends, judge_sha)
+        _store_cards(context, stimuli, keys, images, doses, measured, delivered, leakage, detector, ends, judge_sha)
         facts["sets_passed"] += int(sum(passed))
         facts["sets_failed"] += int(n - sum(passed))
         readings.append(frame.assign(passed=frame["image"].map(dict(zip(images, passed, strict=True)))))
@@ -158,7 +169,9 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def _frame(context: Context, stimuli: list[StimulusRecord], keys: dict[int, str]) -> pd.DataFrame:
-    return pd.DataFrame(
+    """One row a stimulus: ``picture`` at the model's size, ``delivered`` what people see made as small again."""
+    size = context.study.images.size if context.study.images else schema.Images().size
+    frame = pd.DataFrame(
         {
             "stimulus": [row.id for row in stimuli],
             "image": [keys[row.image_id] for row in stimuli],
@@ -166,14 +179,22 @@ def _frame(context: Context, stimuli: list[StimulusRecord], keys: dict[int, str]
             "arm": [row.arm for row in stimuli],
             "draw": [row.draw for row in stimuli],
             "dose": [row.dose for row in stimuli],
-            "picture": [decode.from_png(context.files.get(row.pixels_sha256)) for row in stimuli],
+            "picture": [
+                decode.from_png(context.files.get(row.edited_sha256 or row.pixels_sha256)) for row in stimuli
+            ],
         }
     )
+    if all(row.edited_sha256 for row in stimuli):
+        shown = (decode.from_png(context.files.get(row.pixels_sha256)) for row in stimuli)
+        frame["delivered"] = [decode.to_square(Image.fromarray(picture), size) for picture in shown]
+    return frame
 
 
-def _cube(frame: pd.DataFrame, images: list[str], doses: np.ndarray, arm: str) -> np.ndarray:
+def _cube(
+    frame: pd.DataFrame, images: list[str], doses: np.ndarray, arm: str, column: str = "picture"
+) -> np.ndarray:
     """Pictures (n, d, h, w, 3) of an arm; its dose 0 is the null arm's."""
-    found = frame[frame["arm"].isin([arm, "null"])].set_index(["image", "dose"])["picture"]
+    found = frame[frame["arm"].isin([arm, "null"])].set_index(["image", "dose"])[column]
     return np.stack([np.stack([found[(image, dose)] for dose in doses]) for image in images])
 
 
@@ -235,6 +256,7 @@ def _store_cards(
     images: list[str],
     doses: np.ndarray,
     measured: dict[str, dict[str, np.ndarray]],
+    delivered: dict[str, np.ndarray],
     leakage: dict[str, np.ndarray],
     detector: np.ndarray,
     ends: np.ndarray,
@@ -257,6 +279,7 @@ def _store_cards(
                 stimulus_id=stimulus.id,
                 judge_sha256=judge_sha,
                 judge_dose=float(values["judge"][i, j] - values["judge"][i, zero]),
+                delivered_dose=float(delivered[arm][i, j] - delivered[arm][i, zero]) if delivered else float("nan"),
                 leakage={probe: float(value[i, j] - value[i, zero]) for probe, value in probes.items()},
                 l1=float(values["l1"][i, j]),
                 ssim=float(values["ssim"][i, j]),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from contrafact import seeds
-from contrafact.counterfactual import arms
+from contrafact.counterfactual import arms, delivery
 from contrafact.counterfactual.contrast import discriminant, sides
 from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Reader, Sum
 from contrafact.counterfactual.edit import Edited, edit, reading_change
@@ -165,11 +165,19 @@ def run(context: Context) -> dict[str, Any]:
                     / 2
                 )
                 facts["null_error"][f"{name}/{key}"] = error
+                delivered = records[key].delivered_sha256
+                original = decode.from_png(context.files.get(delivered)) if delivered else None
                 for arm, (draw, edited) in results.items():
                     stimuli = decode.to_uint8(edited.images[i].numpy())
                     for j, dose in enumerate(doses):
                         if dose == 0 and arm != "treated":
                             continue  # the null arm belongs to all
+                        small = context.files.put(decode.png_bytes(stimuli[j]))
+                        shown_sha256 = small
+                        if original is not None:
+                            change = (edited.images[i, j] - as_input(pixels[[i]])[0]).permute(1, 2, 0).numpy() * 127.5
+                            picture = delivery.deliver(original, change)
+                            shown_sha256 = context.files.put(decode.png_bytes(picture))
                         rows.append(
                             StimulusRecord(
                                 image_id=records[key].id,
@@ -181,7 +189,8 @@ def run(context: Context) -> dict[str, Any]:
                                 seed=seeds.integer(study.seed, "image", key),
                                 set_key=f"{name}/{key}",
                                 in_support=True,
-                                pixels_sha256=context.files.put(decode.png_bytes(stimuli[j])),
+                                pixels_sha256=shown_sha256,
+                                edited_sha256=small if original is not None else None,
                                 denoiser_sha256=upstream["finetune"]["denoiser"],
                                 guide_sha256=upstream["finetune"]["guide"],
                             )

@@ -25,7 +25,10 @@ MOST_CUT = 1 / 3  # share of a picture that a central square may leave out unrem
 
 @dataclass(frozen=True)
 class Ingested:
-    """``rows`` has key, unit_id, outcome, width, height, source_sha256; all tables share its index with ``pixels``."""
+    """``rows`` has key, unit_id, outcome, width, height, source_sha256; all tables share its index with ``pixels``.
+
+    Photographs have ``path`` and ``box`` too, from which the same crop is cut at another size.
+    """
 
     pixels: np.ndarray
     rows: pd.DataFrame
@@ -66,6 +69,7 @@ def run(context: Context) -> dict[str, Any]:
                 height=row.height,
                 outcome=row.outcome,
                 source_sha256=row.source_sha256,
+                delivered_sha256=_delivered(context, images, row) if row.split == "stimuli" else None,
                 covariates={str(name): float(value) for name, value in known[k].items()},
             )
         )
@@ -88,6 +92,14 @@ def run(context: Context) -> dict[str, Any]:
     context.log_metrics({"images": facts["images"], "units": facts["units"], "missed": len(facts["missed"])})
     context.log_metrics({f"images/{name}": count for name, count in by_split.items()})
     return facts
+
+
+def _delivered(context: Context, images: schema.Images, row: Any) -> str | None:
+    """The hash of the crop that people see, where it is larger than the model's."""
+    if images.delivery is None:
+        return None
+    picture = decode.to_square(decode.decode(row.path), images.delivery, row.box)
+    return context.files.put(decode.png_bytes(picture))
 
 
 # --- a rendered world -----------------------------------------------------------------------------------------
@@ -115,6 +127,7 @@ def _photographs(context: Context, images: schema.Images) -> Ingested:
     cut = _cut(context, listed, images, "photographs")
     kept = np.array([k not in cut.missed for k in range(len(listed.rows))])
     rows = listed.rows.assign(width=cut.sizes[:, 0], height=cut.sizes[:, 1], source_sha256=cut.sources)
+    rows["box"] = pd.Series(cut.boxes, index=rows.index, dtype=object)
     facts: dict[str, Any] = {
         "missed": cut.told(cut.missed),
         "odd": cut.told(cut.odd),
@@ -143,6 +156,7 @@ class _Cut:
     pixels: np.ndarray
     sizes: np.ndarray
     sources: list[str]
+    boxes: list[decode.Box | None]
     missed: dict[int, str]
     odd: dict[int, str]
 
@@ -173,8 +187,8 @@ def _cut(context: Context, listed: manifest.Manifest, images: schema.Images, lab
             missed.setdefault(k, box)
         elif box is not None:
             boxes[k] = box
-            if box[2] < size:
-                odd[k] = f"the crop is {box[2]:.0f} px wide, less than the {size} px of the study"
+            if box[2] < (wanted := max(size, images.delivery or 0)):
+                odd[k] = f"the crop is {box[2]:.0f} px wide, less than the {wanted} px of the study"
         elif min(picture.size) / max(picture.size) < 1 - MOST_CUT:
             odd[k] = f"the central square leaves out much of its {picture.width} x {picture.height} px"
         pixels[k] = decode.to_square(picture, size, boxes.get(k))
@@ -183,7 +197,7 @@ def _cut(context: Context, listed: manifest.Manifest, images: schema.Images, lab
     far = crop.odd_boxes([boxes[k] for k in placed], [tuple(sizes[k]) for k in placed])
     odd |= {placed[k]: reason for k, reason in far.items()}
     odd = {k: reason for k, reason in odd.items() if k not in missed}
-    return _Cut(list(listed.rows["key"]), pixels, sizes, sources, missed, odd)
+    return _Cut(list(listed.rows["key"]), pixels, sizes, sources, [boxes.get(k) for k in range(n)], missed, odd)
 
 
 def _box_finder(

@@ -215,7 +215,7 @@ def register(app: typer.Typer) -> None:
                 hint = f"Did you mean '{near}'?" if near else "Add it under `survey.models`."
                 raise UserError(f"{file} names no model respondent '{model}'.", hint=hint)
             trials, files = fielding.trials_of(store, study_id, loaded.study), Files(settings.files_url)
-            originals = {image.key: image.pixels_sha256 for image in store.images(study_id)}
+            originals = {image.key: image.shown_sha256 for image in store.images(study_id)}
             pictures = models.pictures_to_ask(trials, store.stimuli_table(study_id), originals)
             cost = models.estimate(loaded.study, who, len(pictures))
             money = "not estimable" if math.isnan(cost.money) else f"{cost.money:.2f}"

@@ -136,7 +136,7 @@ def _matched_set(store: Store, files: Files, study_id: int, key: str) -> Matched
 def _raw(store: Store, files: Files, study_id: int, image: str, own: pd.DataFrame) -> Picture:
     """The image itself: brought as the raw arm, or as it came in."""
     kept = list(own.loc[own["arm"] == "raw", "pixels_sha256"])
-    kept += [one.pixels_sha256 for one in store.images(study_id, split="stimuli") if one.key == image]
+    kept += [one.shown_sha256 for one in store.images(study_id, split="stimuli") if one.key == image]
     if not kept:
         return Picture(None, f"no raw picture of image {image}")
     return Picture(files.get(kept[0]), f"Image {image}, raw")

@@ -174,6 +174,7 @@ class Image(Base):
     outcome: Mapped[float | None]
     split: Mapped[str] = mapped_column(String(16))
     pixels_sha256: Mapped[str] = mapped_column(Hash)
+    delivered_sha256: Mapped[str | None] = mapped_column(Hash)
     source_sha256: Mapped[str | None] = mapped_column(Hash)
     width: Mapped[int]
     height: Mapped[int]
@@ -224,6 +225,7 @@ class Stimulus(Base):
     set_key: Mapped[str] = mapped_column(Text, index=True)
     in_support: Mapped[bool]
     pixels_sha256: Mapped[str] = mapped_column(Hash)
+    edited_sha256: Mapped[str | None] = mapped_column(Hash)
     denoiser_sha256: Mapped[str | None] = mapped_column(Hash)
     guide_sha256: Mapped[str | None] = mapped_column(Hash)
 
@@ -235,6 +237,7 @@ class Card(Base):
     stage_run_id: Mapped[int] = to("stage_run")
     judge_sha256: Mapped[str] = mapped_column(Hash)
     judge_dose: Mapped[float | None]
+    delivered_dose: Mapped[float | None]
     leakage: Mapped[dict[str, Any]]
     l1: Mapped[float | None]
     ssim: Mapped[float | None]

@@ -56,7 +56,10 @@ class StageRunRecord:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """A study image. ``key`` is its name in the manifest; ``width`` and ``height`` are pixels of the source."""
+    """A study image. ``key`` is its name in the manifest; ``width`` and ``height`` are pixels of the source.
+
+    ``pixels_sha256`` is the model's view; ``delivered_sha256`` the same crop at ``images.delivery`` px, where named.
+    """
 
     key: str
     unit_id: str
@@ -67,7 +70,13 @@ class ImageRecord:
     outcome: float = math.nan
     source_sha256: str | None = None
     covariates: Mapping[str, float] = field(default_factory=dict)
+    delivered_sha256: str | None = None
     id: int = 0
+
+    @property
+    def shown_sha256(self) -> str:
+        """What people see of it."""
+        return self.delivered_sha256 or self.pixels_sha256
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,8 @@ class StimulusRecord:
     """One variant of one image.
 
     ``dose`` is what was requested, SD of the outcome score; ``strength`` how far along the direction that was, in
-    the direction's own unit. ``draw`` numbers the sham direction or the placebo permutation, 0 otherwise. Seed and
+    the direction's own unit. ``pixels_sha256`` is what people see, ``edited_sha256`` the edit at the model's size where
+    that is another picture. ``draw`` numbers the sham direction or the placebo permutation, 0 otherwise. Seed and
     hashes of models are None where a finished stimulus was brought from elsewhere.
     """
 
@@ -112,13 +122,18 @@ class StimulusRecord:
     seed: int | None = None
     denoiser_sha256: str | None = None
     guide_sha256: str | None = None
+    edited_sha256: str | None = None
     stage_run_id: int = 0
     id: int = 0
 
 
 @dataclass(frozen=True)
 class CardRecord:
-    """The measures of one stimulus by one judge: doses and leakage in SD, ``l1`` in the range 0 to 1."""
+    """The measures of one stimulus by one judge: doses and leakage in SD, ``l1`` in the range 0 to 1.
+
+    All are taken at the model's size; ``delivered_dose`` is the judge's movement on the picture that people see, made
+    smaller again, where it was delivered at another size.
+    """
 
     stimulus_id: int
     judge_sha256: str
@@ -129,6 +144,7 @@ class CardRecord:
     realism: float
     artefact: float
     flags: Sequence[str] = ()
+    delivered_dose: float = math.nan
     id: int = 0
 
 

@@ -361,7 +361,7 @@ class Store:
                 m.Stimulus.id.label("stimulus"), m.Image.key.label("image"), m.Image.unit_id,
                 m.Direction.name.label("direction"), m.Stimulus.arm, m.Stimulus.draw, m.Stimulus.dose,
                 m.Stimulus.strength, m.Stimulus.set_key, m.Stimulus.seed, m.Stimulus.in_support,
-                m.Stimulus.pixels_sha256, card.c.judge_sha256, card.c.judge_dose, card.c.l1, card.c.ssim,
+                m.Stimulus.pixels_sha256, card.c.judge_sha256, card.c.judge_dose, card.c.delivered_dose, card.c.l1, card.c.ssim,
                 card.c.realism, card.c.artefact, card.c.leakage, card.c.flags, m.GateDecision.passed,
                 m.Stimulus.id.in_(select(last.c.stimulus_id).where(last.c.verdict == "reject")).label("rejected"),
             )
@@ -375,7 +375,7 @@ class Store:
             .where(m.Stimulus.study_id == study_id, m.Stimulus.stage_run_id.is_not(None))
             .order_by(*_in_order(m.Stimulus))
         )  # fmt: skip
-        floats = ("dose", "strength", "judge_dose", "l1", "ssim", "realism", "artefact")
+        floats = ("dose", "strength", "judge_dose", "delivered_dose", "l1", "ssim", "realism", "artefact")
         return self._table(query, floats, ("in_support", "rejected"))
 
     def put_cards(self, study_id: int, stage_run_id: int, cards: Iterable[CardRecord]) -> None:

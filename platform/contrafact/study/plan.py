@@ -236,6 +236,7 @@ def expected(loaded: LoadedStudy) -> tuple[Expected, ...]:
     """A rough forecast for every stage, from measured rates; good to a factor of two."""
     study = loaded.study
     size = study.images.size if study.images else 32
+    delivered = (study.images.delivery or 0) if study.images else 0
     area = (size / 32) ** 2
     images = _count_images(loaded)
     stimuli = _count_stimuli(loaded)
@@ -254,7 +255,7 @@ def expected(loaded: LoadedStudy) -> tuple[Expected, ...]:
             study.model.images_seen / TRAINED * network,
             squares * PARAMETERS_PER_SQUARE * BYTES_PER_PARAMETER,
         ),
-        "generate": (stimuli / EDITED * network * steps / 10, stimuli * size * size * 2),
+        "generate": (stimuli / EDITED * network * steps / 10, stimuli * (size**2 + delivered**2) * 2),
         "gate": (stimuli / CARDS * area, stimuli * 1_000),
         "field": (answers / ANSWERS if simulated else 0.0, answers * 200),
         "analyse": (len(study.hypotheses) * FIT_SECONDS, len(study.hypotheses) * 2_000),

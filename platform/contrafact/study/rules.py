@@ -23,7 +23,7 @@ Raw = dict[str, Any]
 
 def broken(raw: Raw) -> list[Finding]:
     """Every broken rule of a study that was read but not yet validated."""
-    rules = (_source, _images_of_a_world, _world, _network, _directions, _survey, _hypotheses)
+    rules = (_source, _images_of_a_world, _world, _delivery, _network, _directions, _survey, _hypotheses)
     return [finding for rule in rules for finding in rule(raw)]
 
 
@@ -119,6 +119,13 @@ def _covariates(raw: Raw) -> tuple[str, ...]:
         # A misspelt world is told by the schema; its factors are taken for those of `faces` meanwhile.
         return WORLD_FACTORS.get(str(_world_word(raw, "name")), FACES_FACTORS)
     return tuple(_section(raw, "images", "covariates"))
+
+
+def _delivery(raw: Raw) -> Iterator[Finding]:
+    side, size = _at(raw, "images", "delivery"), _at(raw, "images", "size")
+    size = schema.Images.model_fields["size"].default if size is None else size
+    if type(side) is int and type(size) is int and side < size:
+        yield Finding(("images", "delivery"), f"{side} px", f"at least the {size} px of images.size")
 
 
 def _network(raw: Raw) -> Iterator[Finding]:

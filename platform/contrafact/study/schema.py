@@ -80,6 +80,9 @@ class Images(Part):
     outcome: Outcome = Outcome()
     covariates: dict[Name, Covariate] = {}
     size: Literal[16, 32, 64, 128] = Field(default=32, description="side of the model's image in pixels")
+    delivery: Annotated[int, Field(ge=32, le=1024)] | None = Field(
+        default=None, description="side in pixels at which people see the pictures; absent: `size`"
+    )
     crop: Literal["none", "face", "boxes"] = Field(
         default="none",
         description="`boxes` reads box_left, box_top, box_width, box_height (pixels) from the manifest",

@@ -1,0 +1,56 @@
+"""Delivery: an edit made at the model's size, carried to the photograph's own crop. People cannot be shown 64 px."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Field = NDArray[np.float32]
+
+SMOOTHNESS = 0.02**2  # of the guided filter: variance of the guide, range [0, 1], below which an edge is no edge
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+def guided_filter(guide: Field, field: Field, radius: int, smoothness: float) -> Field:
+    """``field`` (h, w, c) smoothed within the edges of ``guide`` (h, w), range [0, 1].
+
+    In each window of ``2 radius + 1`` pixels the result is linear in the guide; windows are averaged (He, Sun & Tang
+    2013, IEEE TPAMI 35(6), eqs. 5, 6 and 8). The filter is linear in ``field``: nothing in gives nothing out.
+    """
+
+    def mean(x: Field) -> Field:
+        out: Field = cv2.boxFilter(x, -1, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
+        return out.reshape(x.shape)
+
+    centre, average = mean(guide), mean(field)
+    variance = mean(guide * guide) - centre * centre
+    covariance = mean(guide[..., None] * field) - centre[..., None] * average
+    slope = covariance / (variance[..., None] + np.float32(smoothness))
+    offset = average - slope * centre[..., None]
+    return mean(slope) * guide[..., None] + mean(offset)
+
+
+def deliver(original: NDArray[np.uint8], change: Field, rounds: int = 2) -> NDArray[np.uint8]:
+    """``original`` (side, side, 3) with ``change`` (size, size, 3) of the same crop, in 8-bit steps, carried to it.
+
+    The change is interpolated, its edges are drawn to the original's by the guided filter (radius: half a pixel of
+    the model), and what the filter took away is given back in ``rounds`` of back-projection (Irani & Peleg 1991):
+    seen at the model's size again, the picture shows the edit that was made there. Rounding comes last, so a change
+    that is only numerical noise leaves the original to the bit. ``side`` is at least ``size``; ValueError otherwise.
+    """
+    side, size = original.shape[0], change.shape[0]
+    if side < size or original.shape != (side, side, 3) or change.shape != (size, size, 3):
+        raise ValueError(f"a square change no larger than its square original, not {change.shape} on {original.shape}")
+    change = np.ascontiguousarray(change, np.float32)
+    guide = (original.astype(np.float32) @ LUMA) / np.float32(255)
+    radius = max(1, round(side / size / 2))
+
+    def carried(field: Field) -> Field:
+        wide = cv2.resize(field, (side, side), interpolation=cv2.INTER_CUBIC)
+        return guided_filter(guide, wide, radius, SMOOTHNESS)
+
+    total = carried(change)
+    for _ in range(rounds):
+        total = total + carried(change - cv2.resize(total, (size, size), interpolation=cv2.INTER_AREA))
+    return np.rint(np.clip(original + total, 0, 255)).astype(np.uint8)
