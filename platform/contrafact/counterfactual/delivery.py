@@ -26,7 +26,7 @@ def guided_filter(guide: Field, field: Field, radius: int, smoothness: float) ->
     centre, average = mean(guide), mean(field)
     variance = mean(guide * guide) - centre * centre
     covariance = mean(guide[..., None] * field) - centre[..., None] * average
-    slope = covariance / (variance[..., None] + np.float32(smoothness))
+    slope = np.asarray(covariance / (variance[..., None] + smoothness), np.float32)
     offset = average - slope * centre[..., None]
     return mean(slope) * guide[..., None] + mean(offset)
 
@@ -43,7 +43,7 @@ def deliver(original: NDArray[np.uint8], change: Field, rounds: int = 2) -> NDAr
     if side < size or original.shape != (side, side, 3) or change.shape != (size, size, 3):
         raise ValueError(f"a square change no larger than its square original, not {change.shape} on {original.shape}")
     change = np.ascontiguousarray(change, np.float32)
-    guide = (original.astype(np.float32) @ LUMA) / np.float32(255)
+    guide: Field = np.asarray(original @ (LUMA / 255), np.float32)
     radius = max(1, round(side / size / 2))
 
     def carried(field: Field) -> Field:
