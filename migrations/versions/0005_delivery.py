@@ -1,13 +1,13 @@
 """Pictures at the size that people see: their hashes beside the model's, and the judge's movement on them.
 
-Revision: 0004
+Revision: 0005
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
