@@ -88,7 +88,7 @@ def run(context: Context) -> dict[str, Any]:
                 ),
             }
         delivered = {
-            arm: judge.read(cube.reshape(n * d, *cube.shape[2:]))[:, 0].reshape(n, d)
+            arm: instrument.read(cube.reshape(n * d, *cube.shape[2:]))[:, number].reshape(n, d)
             for arm in pictures
             if "delivered" in frame
             for cube in [_cube(frame, images, doses, arm, "delivered")]

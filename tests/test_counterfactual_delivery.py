@@ -68,6 +68,21 @@ def test_grain_is_kept_and_a_far_place_is_untouched():
     np.testing.assert_allclose(picture[inside].astype(float) - original[inside], 20, atol=4)
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), factor=st.sampled_from([1, 2, 3.5, 8]))
+def test_no_pixel_changes_further_than_the_model_drew_around_it(seed, factor):
+    size, rng = 16, np.random.default_rng(seed)
+    side = int(size * factor)
+    original = np.clip(photograph(side, seed), 60, 190)
+    change = (rng.uniform(-40, 40, (size, size, 3)) * (rng.random((size, size, 1)) < 0.2)).astype(np.float32)
+    moved = deliver(original, change).astype(float) - original
+    at = ((np.arange(side) + 0.5) / factor - 0.5).round().astype(int).clip(0, size - 1)
+    wide = np.pad(change, ((2, 2), (2, 2), (0, 0)), mode="edge")
+    blocks = np.stack([wide[i : i + size, j : j + size] for i in range(5) for j in range(5)])
+    assert np.all(moved <= np.ceil(blocks.max(0))[at][:, at]) and np.all(moved >= np.floor(blocks.min(0))[at][:, at])
+    assert np.all(moved[(blocks == 0).all((0, 3))[at][:, at]] == 0)
+
+
 def test_a_tint_along_an_edge_follows_the_photograph():
     """The disc alone turns red; interpolation alone would bleed over its edge."""
     import cv2

@@ -14,7 +14,7 @@ from contrafact import settings, study
 from contrafact.images import decode, worlds
 from contrafact.store.files import Files
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 TINY = Path(__file__).with_name("tiny.yaml")
 
 

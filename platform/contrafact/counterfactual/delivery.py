@@ -34,10 +34,12 @@ def guided_filter(guide: Field, field: Field, radius: int, smoothness: float) ->
 def deliver(original: NDArray[np.uint8], change: Field, rounds: int = 2) -> NDArray[np.uint8]:
     """``original`` (side, side, 3) with ``change`` (size, size, 3) of the same crop, in 8-bit steps, carried to it.
 
-    The change is interpolated, its edges are drawn to the original's by the guided filter (radius: half a pixel of
-    the model), and what the filter took away is given back in ``rounds`` of back-projection (Irani & Peleg 1991):
-    seen at the model's size again, the picture shows the edit that was made there. Rounding comes last, so a change
-    that is only numerical noise leaves the original to the bit. ``side`` is at least ``size``; ValueError otherwise.
+    The change is interpolated linearly, its edges are drawn to the original's by the guided filter (radius: half a
+    pixel of the model), and what the filter took away is given back in ``rounds`` of back-projection (Irani & Peleg
+    1991): seen at the model's size again, the picture shows the edit that was made there. Giving back rings, so every
+    pixel stays between the smallest and the largest change of the 3 x 3 pixels of the model around it: no place
+    changes further than the model drew, and none at all where it drew nothing. Rounding comes last, so a change that
+    is only numerical noise leaves the original to the bit. ``side`` is at least ``size``; ValueError otherwise.
     """
     side, size = original.shape[0], change.shape[0]
     if side < size or original.shape != (side, side, 3) or change.shape != (size, size, 3):
@@ -46,11 +48,13 @@ def deliver(original: NDArray[np.uint8], change: Field, rounds: int = 2) -> NDAr
     guide: Field = np.asarray(original @ (LUMA / 255), np.float32)
     radius = max(1, round(side / size / 2))
 
-    def carried(field: Field) -> Field:
-        wide = cv2.resize(field, (side, side), interpolation=cv2.INTER_CUBIC)
-        return guided_filter(guide, wide, radius, SMOOTHNESS)
+    def wide(field: Field) -> Field:
+        return np.asarray(cv2.resize(field, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
 
-    total = carried(change)
-    for _ in range(rounds):
-        total = total + carried(change - cv2.resize(total, (size, size), interpolation=cv2.INTER_AREA))
+    around = np.ones((3, 3), np.uint8)
+    low, high = wide(cv2.erode(change, around)), wide(cv2.dilate(change, around))
+    total = np.zeros_like(low)
+    for _ in range(rounds + 1):
+        missing = change - cv2.resize(total, (size, size), interpolation=cv2.INTER_AREA)
+        total = np.clip(total + guided_filter(guide, wide(missing), radius, SMOOTHNESS), low, high)
     return np.rint(np.clip(original + total, 0, 255)).astype(np.uint8)
