@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from contrafact import seeds
-from contrafact.counterfactual import arms, delivery
+from contrafact.counterfactual import arms, delivery, mask
 from contrafact.counterfactual.contrast import discriminant, sides
 from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Reader, Sum
 from contrafact.counterfactual.edit import Edited, edit, reading_change
@@ -142,6 +142,7 @@ def run(context: Context) -> dict[str, Any]:
         for batch in context.progress(batches, len(batches), f"generate {name}"):
             keys = [str(data.key[k]) for k in batch]
             pixels = data.images[batch]
+            regions = _regions(context, direction.edit, keys)
             results = _edits(
                 study,
                 direction,
@@ -153,6 +154,7 @@ def run(context: Context) -> dict[str, Any]:
                 keys,
                 _condition(data, guide, conditions, batch),
                 np.stack([asked[k] for k in batch]),
+                regions,
             )
             rows = []
             for i, key in enumerate(keys):
@@ -176,7 +178,8 @@ def run(context: Context) -> dict[str, Any]:
                         shown_sha256 = small
                         if original is not None:
                             change = (edited.images[i, j] - as_input(pixels[[i]])[0]).permute(1, 2, 0).numpy() * 127.5
-                            picture = delivery.deliver(original, change)
+                            within = None if regions is None else regions[i]
+                            picture = delivery.deliver(original, change, within=within)
                             shown_sha256 = context.files.put(decode.png_bytes(picture))
                         rows.append(
                             StimulusRecord(
@@ -277,10 +280,11 @@ def _inverted(
     pixels: np.ndarray,
     keys: list[str],
     condition: torch.Tensor,
+    region: torch.Tensor | None = None,
 ) -> Path:
-    """The images on their way up, as the direction asks; the noise of an edit-friendly path belongs to the image."""
+    """The images on their way up, as the direction asks; the noise of a path belongs to the image."""
     options, noise = direction.edit, None
-    if options.inversion == "edit_friendly":
+    if options.inversion != "direct":
         shape = (options.steps, *denoiser.shape)
         noise = torch.stack(
             [torch.from_numpy(seeds.normal(shape, study.seed, "inversion", key)) for key in keys], 1
@@ -294,7 +298,42 @@ def _inverted(
         steps=options.steps,
         w=options.w,
         noise=noise,
+        region=region,
     )
+
+
+def _regions(context: Context, options: schema.Edit, keys: list[str]) -> np.ndarray | None:
+    """(n, side, side) True where the study lets pictures change, at the size that people see; None is everywhere."""
+    images = context.study.images or schema.Images()
+    if isinstance(options.mask, tuple):
+        return np.stack([mask.box(options.mask, images.delivery or images.size)] * len(keys))
+    if options.mask == "manifest":
+        hashes = context.upstream["ingest"]["masks"]
+        return np.stack([decode.from_png(context.files.get(hashes[key]))[..., 0] >= 128 for key in keys])
+    return None
+
+
+def _bounded(
+    study: schema.Study,
+    direction: schema.Direction,
+    denoiser: Denoiser,
+    instruments: Instruments,
+    pixels: np.ndarray,
+    keys: list[str],
+    condition: torch.Tensor,
+    regions: np.ndarray | None,
+) -> Path:
+    """The images' paths, with the region that edits must stay in."""
+    options, region = direction.edit, None
+    if regions is not None:
+        region = torch.from_numpy(np.stack([decode.shrunk(each, pixels.shape[1]) for each in regions]))[:, None].float()
+    elif options.mask == "saliency":
+        region = mask.saliency(instruments.steers(direction.target), as_input(pixels), options.mask_quantile)
+    elif options.mask == "conditions":
+        column = list(instruments.conditions).index("score" if direction.target == "outcome" else direction.target)
+        free = _inverted(study, direction, denoiser, pixels, keys, condition)
+        region = mask.conditional_difference(denoiser, free, column, options.mask_quantile)
+    return _inverted(study, direction, denoiser, pixels, keys, condition, region)
 
 
 def _edits(
@@ -308,12 +347,17 @@ def _edits(
     keys: list[str],
     condition: torch.Tensor,
     reach: np.ndarray,
+    regions: np.ndarray | None,
 ) -> dict[str, tuple[np.ndarray, Edited]]:
     """Draw numbers and edits of every arm for one batch of images; ``reach`` (n, d) what the guide is to move by."""
     options = direction.edit
     read, steer = instruments.reads(direction.target), instruments.steers(direction.target)
     hold = [instruments.steers(held) for held in direction.hold]
-    path = _inverted(study, direction, denoiser, pixels, keys, condition)
+    path = _bounded(study, direction, denoiser, instruments, pixels, keys, condition, regions)
+    kept: dict[str, Any] = {
+        "mask_quantile": options.change_quantile,
+        "style": mask.style(options.style) if options.style else None,
+    }
     target = torch.from_numpy(reach.astype(np.float32))
     treated = edit(
         denoiser,
@@ -323,7 +367,7 @@ def _edits(
         target,
         reading_change([read]),
         corrections=options.secant_steps,
-        mask_quantile=options.mask_quantile,
+        **kept,
         bounds=(0.4, 2.5) if direction.kind in ("condition", "guidance") else FOREIGN_UNIT,
     )
     numbers = np.array([seeds.integer(study.seed, "draw", key) for key in keys])
@@ -336,14 +380,14 @@ def _edits(
         away = arms.sham(denoiser, path, pictures, [steer, *hold])
         results["sham"] = (
             numbers % 2**31,
-            arms.matched(denoiser, path, away, treated, signs, mask_quantile=options.mask_quantile),
+            arms.matched(denoiser, path, away, treated, signs, **kept),
         )
     if permuted is not None:
         draw = numbers % study.arms.placebo
         along = arms.placebo(denoiser, path, permuted.raw, torch.from_numpy(draw), hold)
         results["placebo"] = (
             draw,
-            arms.matched(denoiser, path, along, treated, signs, mask_quantile=options.mask_quantile),
+            arms.matched(denoiser, path, along, treated, signs, **kept),
         )
     return results
 

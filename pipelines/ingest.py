@@ -88,10 +88,28 @@ def run(context: Context) -> dict[str, Any]:
         "contact_sheet": None,
         "extra_array": None,
         "words": {},
+        "masks": _masks(context, images, rows[rows["split"] == "stimuli"]),
     } | found.facts
     context.log_metrics({"images": facts["images"], "units": facts["units"], "missed": len(facts["missed"])})
     context.log_metrics({f"images/{name}": count for name, count in by_split.items()})
     return facts
+
+
+def _masks(context: Context, images: schema.Images, rows: pd.DataFrame) -> dict[str, str]:
+    """Key of a picture to the hash of its mask: black and white, of the crop at the size that people see."""
+    masks = {}
+    for row in rows.itertuples() if images.mask else ():
+        mask = decode.decode(row.mask)
+        if mask.size != (row.width, row.height):
+            found = f"{mask.width} x {mask.height} pixels, its picture {row.key} {row.width} x {row.height}"
+            raise UserError(f"The mask {row.mask} has {found}.", hint="Save it at the size of the picture.")
+        cut = decode.to_square(mask.convert("L").convert("RGB"), images.delivery or images.size, row.box)
+        if not (cut >= 128).any():
+            raise UserError(
+                f"The mask {row.mask} is black in the whole crop of its picture.", hint="White is what may change."
+            )
+        masks[row.key] = context.files.put(decode.png_bytes(np.where(cut >= 128, 255, 0).astype(np.uint8)))
+    return masks
 
 
 def _delivered(context: Context, images: schema.Images, row: Any) -> str | None:

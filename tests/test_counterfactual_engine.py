@@ -8,7 +8,8 @@ from torch import Tensor
 
 from contrafact.counterfactual import arms
 from contrafact.counterfactual.direction import ConditionShift, Guidance, gradients
-from contrafact.counterfactual.edit import automatic_mask, edit, pixel_norm, reading_change
+from contrafact.counterfactual.edit import edit, pixel_norm, reading_change
+from contrafact.counterfactual.mask import automatic_mask
 from contrafact.diffusion.denoiser import AnyUNet2D, Denoiser, PixelDenoiser, Prediction
 from contrafact.diffusion.invert import invert, replay
 from contrafact.diffusion.network import Spec, fresh

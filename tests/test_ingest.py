@@ -304,3 +304,29 @@ images:
         facts = bench.stage.run(context)
     assert facts["missed"] == [] and facts["images"] == 24 and facts["contact_sheet"]
     assert facts["by_split"] == {"train": 10, "judge": 8, "validation": 4, "stimuli": 2, "lockbox": 0}
+
+
+def test_masks_are_cut_with_their_pictures(bench: Bench) -> None:
+    table = bench.photos()
+    folder = bench.folder / "photos"
+    white = np.zeros((24, 20, 3), np.uint8)
+    white[12:] = 255
+    Image.fromarray(white).save(folder / "mask.png")
+    table.assign(mask="mask.png").to_csv(folder / "images.csv", index=False)
+    text = PHOTOS.replace("  size: 16\n", "  size: 16\n  mask: mask\n  delivery: 32\n")
+    tail = "\ndirections: {up: {edit: {steps: 2, mask: manifest}}}\n"
+    context = bench.context(text, tail)
+    facts = bench.stage.run(context)
+    assert set(facts["masks"]) == {one.key for one in bench.store.images(context.study_id, split="stimuli")}
+    (sha,) = set(facts["masks"].values())
+    cut = images.decode.from_png(bench.files.get(sha))
+    assert cut.shape == (32, 32, 3) and not cut[:16].any() and (cut[16:] == 255).all()
+
+    Image.fromarray(white[:20]).save(folder / "mask.png")
+    with pytest.raises(UserError, match=r"mask.png has 20 x 20 pixels, its picture p\d\d_\d.png 20 x 24"):
+        bench.stage.run(bench.context(text, tail))
+    Image.fromarray(white * 0).save(folder / "mask.png")
+    with pytest.raises(UserError, match="black in the whole crop"):
+        bench.stage.run(bench.context(text, tail))
+    with pytest.raises(UserError, match="images.mask"):
+        bench.context(PHOTOS, tail)

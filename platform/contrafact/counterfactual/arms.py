@@ -21,6 +21,7 @@ from torch import Tensor
 
 from contrafact.counterfactual.direction import Guidance, Push, Reader, gradients
 from contrafact.counterfactual.edit import Edited, edit, pixel_norm
+from contrafact.counterfactual.mask import Style
 from contrafact.diffusion.denoiser import Denoiser
 from contrafact.diffusion.invert import Path, Step
 from contrafact.diffusion.schedule import Schedule
@@ -95,7 +96,14 @@ def placebo(denoiser: Denoiser, path: Path, guide: Reader, draw: Tensor, keep: S
 
 
 def matched(
-    denoiser: Denoiser, path: Path, direction: Drift, treated: Edited, doses: Tensor, *, mask_quantile: float
+    denoiser: Denoiser,
+    path: Path,
+    direction: Drift,
+    treated: Edited,
+    doses: Tensor,
+    *,
+    mask_quantile: float,
+    style: Style | None = None,
 ) -> Edited:
     """The control's edits at every dose, on the treated arm's pixel norm, with the sign of the dose."""
     n, d = treated.strength.shape
@@ -112,6 +120,7 @@ def matched(
         pixel_norm,
         corrections=6,
         mask_quantile=mask_quantile,
+        style=style,
         tolerance=0.05,
         bounds=(0.02, 50.0),
     )

@@ -31,7 +31,9 @@ def guided_filter(guide: Field, field: Field, radius: int, smoothness: float) ->
     return mean(slope) * guide[..., None] + mean(offset)
 
 
-def deliver(original: NDArray[np.uint8], change: Field, rounds: int = 2) -> NDArray[np.uint8]:
+def deliver(
+    original: NDArray[np.uint8], change: Field, rounds: int = 2, within: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
     """``original`` (side, side, 3) with ``change`` (size, size, 3) of the same crop, in 8-bit steps, carried to it.
 
     The change is interpolated linearly, its edges are drawn to the original's by the guided filter (radius: half a
@@ -39,7 +41,8 @@ def deliver(original: NDArray[np.uint8], change: Field, rounds: int = 2) -> NDAr
     1991): seen at the model's size again, the picture shows the edit that was made there. Giving back rings, so every
     pixel stays between the smallest and the largest change of the 3 x 3 pixels of the model around it: no place
     changes further than the model drew, and none at all where it drew nothing. Rounding comes last, so a change that
-    is only numerical noise leaves the original to the bit. ``side`` is at least ``size``; ValueError otherwise.
+    is only numerical noise leaves the original to the bit, and so is all that lies outside ``within`` (side, side).
+    ``side`` is at least ``size``; ValueError otherwise.
     """
     side, size = original.shape[0], change.shape[0]
     if side < size or original.shape != (side, side, 3) or change.shape != (size, size, 3):
@@ -57,4 +60,6 @@ def deliver(original: NDArray[np.uint8], change: Field, rounds: int = 2) -> NDAr
     for _ in range(rounds + 1):
         missing = change - cv2.resize(total, (size, size), interpolation=cv2.INTER_AREA)
         total = np.clip(total + guided_filter(guide, wide(missing), radius, SMOOTHNESS), low, high)
+    if within is not None:
+        total = np.where(within[..., None], total, 0)
     return np.rint(np.clip(original + total, 0, 255)).astype(np.uint8)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from contrafact.counterfactual.direction import Direction
+from contrafact.counterfactual.mask import Style, automatic_mask
 from contrafact.diffusion.denoiser import Denoiser
 from contrafact.diffusion.invert import Path, replay
 
@@ -34,6 +35,7 @@ def edit(
     *,
     corrections: int,
     mask_quantile: float = 0.0,
+    style: Style | None = None,
     tolerance: float = 0.0,
     bounds: tuple[float, float] = (0.4, 2.5),
 ) -> Edited:
@@ -42,7 +44,8 @@ def edit(
     ``start`` (n, d) strengths of the first pass; ``target`` (n, d) what ``measure`` should give. Each correction
     multiplies a row's strength by target over reached (a secant through the exact dose 0), within ``bounds`` of the
     start; rows with target 0 stay at strength 0. It stops early where all rows are within ``tolerance`` (relative).
-    The automatic mask belongs inside the loop, since masking lowers the reading. Pixels stay in [-1, 1].
+    The automatic mask and ``style`` (what kind of change may stay) belong inside the loop, since they lower the
+    reading. Outside ``path.region`` rows are their sources to the bit. Pixels stay in [-1, 1].
     """
     n, d = target.shape
     index = torch.arange(n).repeat_interleave(d)
@@ -52,6 +55,8 @@ def edit(
     for correction in range(corrections + 1):
         push = direction.push(path, index, strength)
         change = replay(denoiser, path, index, push.condition, push.change) - sources[index]
+        if style is not None:
+            change = style(change.view(n, d, *change.shape[1:]), sources, path.region).flatten(0, 1)
         if mask_quantile > 0:
             change = (
                 change.view(n, d, *change.shape[1:])
@@ -67,26 +72,6 @@ def edit(
         moved = (strength.abs() * ratio).clamp(low, high) * strength.sign()
         strength = torch.where((wanted == 0) | (off.abs() <= tolerance * wanted.abs()), strength, moved)
     return Edited(images.view(n, d, *images.shape[1:]), strength.view(n, d), reached.view(n, d))
-
-
-def automatic_mask(change: Tensor, quantile: float) -> Tensor:
-    """Soft mask (n, 1, 1, h, w) of where ``change`` (n, d, c, h, w) is large at any dose.
-
-    The mean absolute change over doses and channels, blurred by 1 pixel, rises from 0 to 1 around its ``quantile``.
-    """
-    size = change.abs().mean((1, 2))[:, None]
-    size = _blur(size)
-    threshold = size.flatten(1).quantile(quantile, dim=1)[:, None, None, None].clamp(min=1e-12)
-    return ((size / threshold - 0.6) / 0.8).clamp(0, 1)[:, :, None].transpose(1, 2)
-
-
-def _blur(picture: Tensor, sigma: float = 1.0) -> Tensor:
-    reach = torch.arange(-3, 4, dtype=picture.dtype)
-    kernel = torch.exp(-(reach**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    padded = torch.nn.functional.pad(picture, (3, 3, 3, 3), mode="reflect")
-    across = torch.nn.functional.conv2d(padded, kernel.view(1, 1, 1, -1))
-    return torch.nn.functional.conv2d(across, kernel.view(1, 1, -1, 1))
 
 
 def pixel_norm(images: Tensor, sources: Tensor) -> Tensor:

@@ -6,6 +6,10 @@ inversion draws each noise level independently (Huberman-Spiegelglas et al. 2024
 that the ancestral step would have needed. In both the path ``x`` and the residuals are stored, so a replay under
 the same condition retraces the path and a replay under another condition differs by the condition alone.
 
+*Noised* is no inversion: the source is covered with noise up to the depth and drawn anew under its own condition
+(Meng et al. 2022, "SDEdit"; within a region, inpainting after Lugmayr et al. 2022, "RePaint", without resampling).
+The path then leads to the picture drawn anew, ``x[0]``, and a replay returns that one exactly.
+
 Shapes: ``n`` source images, ``m`` edited rows (images x doses), ``K`` steps.
 """
 
@@ -30,6 +34,7 @@ class Path:
 
     ``x`` (K+1, n, c, h, w), ``x[0]`` the source; ``clean`` and ``residual`` (K, n, c, h, w) belong to the step down
     from ``x[k + 1]`` to ``x[k]``; ``timesteps`` (K+1) with -1 for the source; ``condition`` (n, k) or None.
+    ``region`` (n, 1, h, w) in [0, 1] is where replays may leave the path; None is everywhere.
     """
 
     x: Tensor
@@ -39,6 +44,7 @@ class Path:
     condition: Tensor | None
     eta: float
     w: float
+    region: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -77,23 +83,31 @@ def invert(
     steps: int = 10,
     w: float = 0.0,
     noise: Tensor | None = None,
+    region: Tensor | None = None,
 ) -> Path:
     """Invert ``source`` (n, c, h, w).
 
-    ``noise`` (K, n, c, h, w) standard normal, needed by ``edit_friendly`` alone; ``w`` is the extra guidance of
-    Ho & Salimans 2022 (0 is plain conditional). Costs K+1 network evaluations (K for ``edit_friendly``).
+    ``noise`` (K, n, c, h, w) standard normal, needed by ``edit_friendly`` and ``noised`` (its last); ``w`` is the
+    extra guidance of Ho & Salimans 2022 (0 is plain conditional). ``region`` (n, 1, h, w) in [0, 1] bounds replays,
+    and what ``noised`` draws anew. Costs K network evaluations, one more for ``direct``. ValueError for values that
+    are not finite or out of bounds.
     """
-    if kind not in ("direct", "edit_friendly"):
-        raise ValueError(f"unknown inversion {kind!r}; known: direct, edit_friendly")
+    if kind not in ("direct", "edit_friendly", "noised"):
+        raise ValueError(f"unknown inversion {kind!r}; known: direct, edit_friendly, noised")
+    if region is not None and not bool(((region >= 0) & (region <= 1)).all()):
+        raise ValueError("a region must have numbers from 0 to 1")
     if not bool(torch.isfinite(source).all()) or float(source.abs().max()) > LARGEST:
         raise ValueError(f"images to invert must be finite numbers of at most {LARGEST:g} in size")
     if condition is not None and bool(condition.isinf().any()):
         raise ValueError("a condition must be a finite number, or NaN where it is not known")
     schedule = Schedule(denoiser.alphas_cumprod)
     ladder = (-1, *schedule.timesteps(steps, depth).flip(0).tolist())
-    eta = 0.0 if kind == "direct" else 1.0
-    if kind == "edit_friendly" and noise is None:
-        raise ValueError("edit_friendly inversion needs `noise`")
+    eta = 1.0 if kind == "edit_friendly" else 0.0
+    if kind != "direct" and noise is None:
+        raise ValueError(f"{kind} inversion needs `noise`")
+    if kind == "noised":
+        assert noise is not None
+        return _drawn_anew(denoiser, source, condition, ladder, w, noise[-1], region)
     x, clean, residual = [source], [], []
     below = _predict(denoiser, source, -1, condition, w) if kind == "direct" else None
     for k in range(1, len(ladder)):
@@ -107,7 +121,40 @@ def invert(
         clean.append(prediction.clean)
         x.append(up)
         below = prediction if below is not None else None
-    return Path(torch.stack(x), torch.stack(clean), torch.stack(residual), ladder, condition, eta, w)
+    return Path(torch.stack(x), torch.stack(clean), torch.stack(residual), ladder, condition, eta, w, region)
+
+
+def _drawn_anew(
+    denoiser: Denoiser,
+    source: Tensor,
+    condition: Tensor | None,
+    ladder: tuple[int, ...],
+    w: float,
+    noise: Tensor,
+    region: Tensor | None,
+) -> Path:
+    """The deterministic path down from the noised source; outside the region it is the source's own."""
+    schedule = Schedule(denoiser.alphas_cumprod)
+    x, clean, residual = [schedule.add_noise(source, noise, ladder[-1])], [], []
+    limit = source.abs().amax((1, 2, 3), keepdim=True).clamp(min=1)
+    for k in range(len(ladder) - 1, 0, -1):
+        prediction = _predict(denoiser, x[-1], ladder[k], condition, w)
+        mean = _step_mean(schedule, prediction, ladder[k], ladder[k - 1], 0.0)
+        own = schedule.add_noise(source, noise, ladder[k - 1]) if k > 1 else source
+        below = mean if k > 1 else mean.clamp(-limit, limit)  # the range of pixels, or that of these latents
+        below = below if region is None else _within(region, k, below, own)
+        residual.append(below - mean)
+        clean.append(prediction.clean)
+        x.append(below)
+    stacks = [torch.stack(each[::-1]) for each in (x, clean, residual)]
+    return Path(stacks[0], stacks[1], stacks[2], ladder, condition, 0.0, w, region)
+
+
+def _within(region: Tensor, k: int, inside: Tensor, outside: Tensor) -> Tensor:
+    """``outside`` where the region is 0, to the bit. On the way down it is hard, or its soft edge would count at
+    every step anew; the last step has it as it is."""
+    share = region if k == 1 else (region > 0).to(inside)
+    return torch.where(share > 0, outside + share * (inside - outside), outside)
 
 
 @torch.no_grad()
@@ -133,4 +180,6 @@ def replay(
         if change is not None:
             step = Step(k, index, prediction.clean, path.clean[k - 1][index], noisy, t)
             x = x + float(schedule.alpha_bar(s).sqrt()) * change(step)
+        if path.region is not None:
+            x = _within(path.region[index], k, x, path.x[k - 1][index])
     return x

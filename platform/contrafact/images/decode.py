@@ -100,6 +100,12 @@ def to_square(picture: Image.Image, size: int, box: Box | None = None) -> Pixels
     return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=edges))
 
 
+def shrunk(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """A square mask at ``size``: True where it covers half of a pixel or more."""
+    grey = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
+    return np.asarray(grey.resize((size, size), Image.Resampling.BOX)) >= 128
+
+
 def to_float(images: Pixels) -> NDArray[np.float32]:
     """``(n, h, w, 3)`` uint8 to ``(n, 3, h, w)`` float32 in [-1, 1]."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(127.5) - np.float32(1)

@@ -26,7 +26,8 @@ TRUTH = {"false": 0.0, "true": 1.0}
 class Manifest:
     """One row an image, in the file's order.
 
-    ``rows`` has ``key`` (the text in the column ``image``), ``unit_id``, ``outcome`` (float64) and ``path``;
+    ``rows`` has ``key`` (the text in the column ``image``), ``unit_id``, ``outcome`` (float64), ``path`` and, where
+    the study names a column of masks, ``mask`` (a path too);
     ``covariates`` the declared ones as float64, NaN where unknown; ``boxes`` (n, 4) left, top, width, height in
     pixels, or None; ``given_split`` unit to split for units whose role the file states; ``words`` covariate to
     the words that were read as 0 and 1.
@@ -42,7 +43,8 @@ class Manifest:
 def header(images: Images) -> list[str]:
     """The columns that a study asks of its manifest."""
     boxes = BOX if images.crop == "boxes" else ()
-    return [IMAGE, images.unit_id, images.outcome.column, *images.covariates, *boxes]
+    masks = (images.mask,) if images.mask else ()
+    return [IMAGE, images.unit_id, images.outcome.column, *images.covariates, *boxes, *masks]
 
 
 def read(path: Path, folder: Path, images: Images) -> Manifest:
@@ -60,8 +62,11 @@ def read(path: Path, folder: Path, images: Images) -> Manifest:
         table.require_variation(name, covariates[name])
     boxes = table.boxes() if images.crop == "boxes" else None
     given = table.given_split(rows["unit_id"])
+    masks = table.paths(images.mask, folder, once=False) if images.mask and table.names(images.mask) else None
     table.finish()
     rows.insert(2, "outcome", outcome)
+    if masks is not None:
+        rows = rows.assign(mask=pd.Series(masks, index=rows.index, dtype=object))
     mapped = {name: levels for name, levels in words.items() if levels}
     return Manifest(rows, pd.DataFrame(covariates, index=rows.index), boxes, given, mapped)
 

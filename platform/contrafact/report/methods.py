@@ -81,16 +81,29 @@ def _direction(study: Study, direction: Direction) -> str:
         "arithmetic": "along " + " + ".join(f"{w:g} × “{name}”" for name, w in direction.sum.items())
         + (f", orthogonal to {', '.join(direction.orthogonal_to)}" if direction.orthogonal_to else ""),
     }[direction.kind]
-    inversion = {"direct": "a deterministic inversion", "edit_friendly": "an edit-friendly inversion"}[e.inversion]
+    begun = {
+        "direct": "inverted by a deterministic inversion",
+        "edit_friendly": "inverted by an edit-friendly inversion",
+        "noised": "covered with noise",
+    }[e.inversion]
+    replayed = "drawn anew" if e.inversion == "noised" else "replayed"
+    where = {
+        "change": "" if e.change_quantile == 0 else "where an automatic mask finds the change to be large",
+        "saliency": "where the guide's gradient is large",
+        "conditions": "where the model draws otherwise under other conditions",
+        "manifest": "inside the mask that the manifest names for each image",
+    }.get(e.mask if isinstance(e.mask, str) else "", f"inside the box {e.mask} (left, top, width, height as shares)")
+    kind = {"colour": "as one colour map of the whole", "light": "in soft light alone", None: ""}[e.style]
+    bounds = f" Pictures change only {' and '.join(filter(None, (where, kind)))}." if where or kind else ""
     held = ", ".join(f"“{name}”" for name in direction.hold) or "no covariate"
     audit = f" A protected attribute is aimed at: {direction.audit}" if direction.audit else ""
     return (
-        f"Each image is inverted by {inversion} to {e.depth:.0%} of the noise schedule in {e.steps} steps and replayed"
+        f"Each image is {begun} to {e.depth:.0%} of the noise schedule in {e.steps} steps and {replayed}"
         f" under guidance weight w = {e.w:g} (scale s = {1 + e.w:g}); "
         f"the edit aims at “{direction.target}” {way}, to doses of {', '.join(number(d) for d in study.doses.grid)} "
         f"SD of {'the outcome score' if direction.target == 'outcome' else direction.target} relative to the image's own level. Held: {held}. An image takes part where its level "
         f"and the whole grid stay between the {study.doses.support[0]:.1%} and {study.doses.support[1]:.1%} quantiles "
-        f"of real scores.{audit}"
+        f"of real scores.{bounds}{audit}"
     )
 
 

@@ -126,6 +126,9 @@ def _content_hashes(loaded: LoadedStudy, key: str) -> Iterator[tuple[str, str | 
     folder = path.parent if aside else loaded.inputs[f"{key.split('.')[0]}.folder"]
     for name in _column(path, "file" if key == "stimuli.manifest" else "image"):
         yield name, _digest(folder / name)
+    if key == "images.manifest" and images and images.mask:
+        for name in _column(path, images.mask):
+            yield name, _digest(folder / name)
 
 
 def _column(manifest: Path, name: str) -> list[str]:

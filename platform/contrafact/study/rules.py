@@ -174,6 +174,7 @@ def _directions(raw: Raw) -> Iterator[Finding]:
                 )
         yield from _aim(raw, here, direction, target, declared)
         yield from _arithmetic(raw, here, name, direction)
+        yield from _mask(raw, here, direction, target)
         held = _items(direction, "hold")
         for index, word in enumerate(held):
             if not isinstance(word, str):
@@ -197,6 +198,19 @@ def _aim(raw: Raw, here: Loc, direction: Raw, target: Any, declared: Raw) -> Ite
     if isinstance(target, str) and target in _covariates(raw) and target not in declared:
         allowed = "a covariate declared under images.covariates, whose instrument gives the dose"
         yield Finding((*here, "target"), shown(target), allowed)
+
+
+def _mask(raw: Raw, here: Loc, direction: Raw, target: Any) -> Iterator[Finding]:
+    mask = _at(direction, "edit", "mask")
+    if mask == "manifest" and _at(raw, "images", "mask") is None:
+        allowed = "with `images.mask`, the manifest's column of masks"
+        yield Finding((*here, "edit", "mask"), shown(mask), allowed)
+    every = [each for each in _section(raw, "directions").values() if isinstance(each, dict)]
+    conditions = {"outcome", *(word for each in every for word in _items(each, "hold") if isinstance(word, str))}
+    conditions |= {str(each.get("target")) for each in every if each.get("kind", "condition") == "condition"}
+    if mask == "conditions" and isinstance(target, str) and target not in conditions:
+        allowed = f"with a target that is a condition of the model: {_words(sorted(conditions - {'None'}))}"
+        yield Finding((*here, "edit", "mask"), shown(mask), allowed)
 
 
 def _arithmetic(raw: Raw, here: Loc, name: str, direction: Raw) -> Iterator[Finding]:

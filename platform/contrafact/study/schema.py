@@ -92,6 +92,10 @@ class Images(Part):
     )
     splits: Splits = Splits()
     extra: str | None = Field(None, description="manifest of unlabelled images for the generator alone")
+    mask: Name | None = Field(
+        default=None,
+        description="column of the manifest with a mask a picture, of the picture's size: white may change",
+    )
 
 
 class Model(Part):
@@ -140,7 +144,10 @@ class Predictors(Part):
 class Edit(Part):
     """How a direction is followed."""
 
-    inversion: Literal["direct", "edit_friendly"] = "direct"
+    inversion: Literal["direct", "edit_friendly", "noised"] = Field(
+        default="direct",
+        description="`noised` covers the image with noise and draws it anew: dose 0 is then another picture",
+    )
     depth: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.65, description="share of the noise schedule inverted"
     )
@@ -158,6 +165,14 @@ class Edit(Part):
     mask_quantile: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.75, description="soft threshold of the automatic mask; 0 is no mask"
     )
+    mask: Literal["change", "saliency", "conditions", "manifest"] | tuple[Share, Share, Share, Share] = Field(
+        default="change",
+        description="where the picture may change: found from the change itself, from the guide's gradient or from "
+        "the model's own difference; a picture named in the manifest; or a box [left, top, width, height], shares",
+    )
+    style: Literal["colour", "light"] | None = Field(
+        default=None, description="only a colour map of the whole, or only soft light, may change"
+    )
     trust_radius: Positive = Field(
         default=0.1, description="largest RMS of one guidance step, images in [-1, 1]"
     )
@@ -168,6 +183,22 @@ class Edit(Part):
         if self.guidance_weight is not None and self.guidance_scale is not None:
             raise ValueError("guidance_weight w or guidance_scale s = 1 + w, one of them")
         return self
+
+    @model_validator(mode="after")
+    def _one_mask(self) -> Edit:
+        found = self.mask in ("saliency", "conditions") or (self.mask == "change" and self.style is None)
+        if "mask_quantile" in self.model_fields_set and not found and self.mask_quantile > 0:
+            raise ValueError("`mask_quantile` with an automatic mask alone, without `style`")
+        if isinstance(self.mask, tuple):
+            left, top, width, height = self.mask
+            if min(width, height) <= 0 or max(left + width, top + height) > 1 + 1e-9:
+                raise ValueError("`mask` as left, top, width and height of a box inside the image, shares of its side")
+        return self
+
+    @property
+    def change_quantile(self) -> float:
+        """The quantile of the mask that looks at the change itself; 0 where there is none."""
+        return self.mask_quantile if self.mask == "change" and self.style is None else 0.0
 
     @property
     def w(self) -> float:
