@@ -147,7 +147,7 @@ def test_caveats_tell_what_the_table_shows() -> None:
     assert found.n_ratings < (table["arm"] != "placebo").sum()  # the excluded are not counted
 
 
-@pytest.mark.parametrize("draws", [pytest.param(12, id="reduced"), pytest.param(300, id="full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("draws", [pytest.param(12, id="reduced"), pytest.param(300, id="full", marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_coverage_and_false_positives(draws: int) -> None:
     covered = claimed = converged = 0
     for k in range(draws):

@@ -43,6 +43,10 @@ PROVIDERS = {
 }
 
 
+class WrongLink(UserError):
+    """Somebody's link is not one of the panel's."""
+
+
 @dataclass(frozen=True)
 class Arrival:
     """Who came: raw ids, to be hashed at once. A preview never counts."""
@@ -61,14 +65,14 @@ def entry_link(provider: Provider, address: str) -> str:
 def arrival(provider: Provider, query: Mapping[str, str]) -> Arrival:
     """Who comes with these parameters. No parameters, or placeholders that were not filled in, are a preview.
 
-    Raises UserError where the id is not of the panel's kind.
+    Raises WrongLink where the id is not of the panel's kind.
     """
     participant = query.get(provider.participant, "")
     session = query.get(provider.session, "") if provider.session else ""
     if not participant or UNFILLED.search(participant):
         return Arrival("", "", preview=True)
     if not re.fullmatch(provider.pattern, participant):
-        raise UserError(f"The link's `{provider.participant}` is no id of this panel.")
+        raise WrongLink(f"The link's `{provider.participant}` is no id of this panel.")
     return Arrival(participant, session if re.fullmatch(provider.pattern, session) else "", preview=False)
 
 

@@ -35,7 +35,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from contrafact.errors import UserError
-from contrafact.panels.links import PROVIDERS, arrival, done_link
+from contrafact.panels.links import PROVIDERS, WrongLink, arrival, done_link
 from contrafact.panels.prolific import completion_codes
 from contrafact.service.writer import Writer
 from contrafact.store import Store
@@ -361,7 +361,7 @@ def _answered(handler: Callable[[Request], Awaitable[dict[str, Any]]]) -> Callab
             return JSONResponse(refused.facts, refused.status, headers={"Cache-Control": "no-store", **after})
         except UserError as error:
             # A link that is not of the panel is the visitor's; a database that is away is not.
-            return JSONResponse({"error": error.message}, 422 if "link" in error.message else 503)
+            return JSONResponse({"error": error.message}, 422 if isinstance(error, WrongLink) else 503)
 
     return endpoint
 
