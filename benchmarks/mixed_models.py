@@ -1,14 +1,18 @@
 """Crossed mixed models against other tools, on the same data, one process each.
 
-    python benchmarks/mixed_models.py [--quick] [--families] [--skip TOOL] [--json FILE]
+    python benchmarks/mixed_models.py [--quick] [--gpboost-python PYTHON] [--skip TOOL] [--keep FILE] [--json FILE]
 
 Simulated ratings, 40 by each participant, participants and images crossed, REML; intercepts, or correlated slopes on
-both. ``--quick`` stops at 100,000 ratings. ``--families`` adds binary and ordinal ratings at 100,000. Tools:
-contrafact; lme4 and ordinal where Rscript finds them; statsmodels at the smallest size alone, since it needs 10 GB
-for 100,000 ratings. The time is that of reading the data frame into the model and fitting it, without starting the
-interpreter; the memory is the process's peak. ``max_rel_diff`` compares estimates and standard errors with the
-row's reference: lme4 or ordinal, where that ran. ``evaluation_s`` is CPU time for one evaluation of the criterion
-and its gradient, which depends on levels and cells: the rows at the end repeat every rating ten times.
+both; then binary and ordinal ratings at 100,000. ``--quick`` stops at 100,000 gaussian ratings. Tools: contrafact; lme4
+and ordinal where Rscript finds them; gpboost where ``--gpboost-python`` names an interpreter that has it and pandas;
+statsmodels at the smallest size alone, since it needs 10 GB for 100,000 ratings. gpboost has no correlation of
+intercept and slope and no REML, so its numbers differ by what the model differs.
+
+The time is that of reading the data frame into the model and fitting it with standard errors, without starting the
+interpreter; the memory is the process's peak. ``max_rel_diff`` compares estimates and standard errors with the row's
+reference: lme4 or ordinal, where that ran. ``evaluation_s`` is CPU time for one evaluation of the criterion and its
+gradient, which depends on levels and cells: the rows at the end repeat every rating ten times. ``--keep FILE`` appends
+each fit as it is done and takes up what the file holds already, so that a run that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -29,14 +33,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from contrafact import seeds
-
 SIZES = {20_000: (500, 200), 100_000: (2_500, 400), 1_000_000: (25_000, 1_000)}
 """Ratings, and the participants and images that give them."""
 FORMULAS = {
     "intercepts": "y ~ x + (1 | participant) + (1 | image)",
     "slopes": "y ~ x + (1 + x | participant) + (1 + x | image)",
 }
+KEYS = ("tool", "ratings", "random", "family", "repeats")
 R = """
 suppressPackageStartupMessages({library(lme4); library(ordinal)})
 words <- commandArgs(TRUE); table <- read.csv(words[1]); formula <- as.formula(words[2])
@@ -54,6 +57,8 @@ cat(sprintf('{"cpu_s": %.3f, "wall_s": %.3f, "peak_mb": %.0f, "numbers": [%s]}',
 
 
 def ratings(n: int, random: str, family: str, repeats: int = 1) -> pd.DataFrame:
+    from contrafact import seeds  # the interpreter that has gpboost need not have us
+
     participants, images = SIZES[n // repeats]
     each = n // repeats // participants
     rng = seeds.generator(5, "benchmark", n // repeats, random, family)
@@ -108,16 +113,35 @@ def theirs(table: pd.DataFrame, random: str, family: str) -> dict[str, Any]:
     return {"cpu_s": cpu, "wall_s": wall, "peak_mb": peak_mb(), "numbers": [*found.fe_params, *found.bse_fe]}
 
 
+def boosted(table: pd.DataFrame, random: str, family: str) -> dict[str, Any]:
+    """gpboost by maximum likelihood; its slopes are independent of its intercepts."""
+    import gpboost
+
+    x = table["x"].to_numpy(float)
+    slopes = {"group_rand_coef_data": np.column_stack([x, x]), "ind_effect_group_rand_coef": [1, 2]}
+    cpu, wall = time.process_time(), time.perf_counter()
+    model = gpboost.GPModel(
+        group_data=table[["participant", "image"]].to_numpy(), likelihood="gaussian", **(slopes if random == "slopes" else {})
+    )
+    model.fit(y=table["y"].to_numpy(float), X=np.column_stack([np.ones(len(x)), x]))
+    numbers = np.asarray(model.get_coef(std_err=True), float)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {"cpu_s": cpu, "wall_s": wall, "peak_mb": peak_mb(), "numbers": [*numbers[0], *numbers[1]]}
+
+
+CHILDREN = {"contrafact": ours, "statsmodels": theirs, "gpboost": boosted}
+
+
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
-def one(tool: str, file: Path, random: str, family: str) -> dict[str, Any]:
+def one(tool: str, file: Path, random: str, family: str, python: str) -> dict[str, Any]:
     """One fit in a process of its own."""
     if tool in ("lme4", "ordinal"):
         words = ["Rscript", "-e", R, str(file), FORMULAS[random], family]
     else:
-        words = [sys.executable, __file__, "--child", tool, str(file), random, family]
+        words = [python if tool == "gpboost" else sys.executable, __file__, "--child", tool, str(file), random, family]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{tool} on {file.name}: {done.stderr[-2000:]}")
@@ -125,49 +149,67 @@ def one(tool: str, file: Path, random: str, family: str) -> dict[str, Any]:
     return answer
 
 
-def child(tool: str, file: str, random: str, family: str) -> None:
-    print(json.dumps((ours if tool == "contrafact" else theirs)(pd.read_csv(file), random, family)))
-
-
 def plan(options: argparse.Namespace) -> list[tuple[int, str, str, int, list[str]]]:
-    r = bool(shutil.which("Rscript"))
+    r, boost = bool(shutil.which("Rscript")), bool(options.gpboost_python)
     sizes = [n for n in SIZES if not (options.quick and n > 100_000)]
     runs = []
     for n in sizes:
         for random in FORMULAS:
-            others = ["lme4"] * r + ["statsmodels"] * (n == min(SIZES) and random == "intercepts")
+            others = ["gpboost"] * boost + ["lme4"] * r + ["statsmodels"] * (n == min(SIZES) and random == "intercepts")
             runs.append((n, random, "gaussian", 1, ["contrafact", *others]))
-    if options.families:
+    if not options.quick:
         runs.append((100_000, "intercepts", "binary", 1, ["contrafact", *["lme4"] * r]))
         runs.append((100_000, "intercepts", "ordinal", 1, ["contrafact", *["ordinal"] * r]))
     runs.append((200_000, "slopes", "gaussian", 10, ["contrafact"]))
     return [(*run[:4], [tool for tool in run[4] if tool not in options.skip]) for run in runs]
 
 
+def kept(file: Path | None) -> dict[tuple[object, ...], dict[str, Any]]:
+    """What an earlier run has measured, by tool and table."""
+    if file is None or not file.exists():
+        return {}
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return {tuple(row[key] for key in KEYS): row for row in rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="up to 100,000 ratings")
-    parser.add_argument("--families", action="store_true", help="binary and ordinal ratings too")
+    parser.add_argument("--quick", action="store_true", help="up to 100,000 ratings, gaussian alone")
+    parser.add_argument("--gpboost-python", metavar="PYTHON", default="", help="an interpreter that has gpboost and pandas")
     parser.add_argument("--skip", action="append", default=[], choices=["lme4", "ordinal", "statsmodels"])
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="JSON lines, one a fit: appended, and taken up again")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        return child(*options.child)
+        tool, file, *how = options.child
+        print(json.dumps(CHILDREN[tool](pd.read_csv(file), *how)))
+        return
     rows: list[dict[str, Any]] = []
+    done = kept(options.keep)
     with tempfile.TemporaryDirectory() as folder:
         for n, random, family, repeats, tools in plan(options):
             file = Path(folder) / f"{family}-{random}-{n}.csv"
-            ratings(n, random, family, repeats).to_csv(file, index=False)
-            answers = {tool: one(tool, file, random, family) for tool in tools}
+            answers = {}
+            for tool in tools:
+                key = (tool, n, random, family, repeats)
+                if key not in done:
+                    if not file.exists():
+                        ratings(n, random, family, repeats).to_csv(file, index=False)
+                    answer = one(tool, file, random, family, options.gpboost_python)
+                    done[key] = {**dict(zip(KEYS, key, strict=True)), **answer}
+                    if options.keep:
+                        with options.keep.open("a", encoding="utf-8") as stream:
+                            stream.write(json.dumps(done[key]) + "\n")
+                answers[tool] = dict(done[key])
+            file.unlink(missing_ok=True)
             reference = next((answers[tool] for tool in ("lme4", "ordinal") if tool in answers), None)
-            kept = np.array(reference["numbers"]) if reference else None
-            for tool, answer in answers.items():
-                numbers = np.array(answer.pop("numbers"))
-                difference = None if kept is None else float(np.max(np.abs(numbers - kept) / np.abs(kept)))
-                row = {"tool": tool, "ratings": n, "random": random, "family": family, "repeats": repeats}
-                rows.append({**row, **answer, "max_rel_diff": difference})
-                print(json.dumps(rows[-1]), file=sys.stderr)
+            right = np.array(reference["numbers"]) if reference else None
+            for row in answers.values():
+                numbers = np.array(row.pop("numbers"))
+                row["max_rel_diff"] = None if right is None else float(np.max(np.abs(numbers - right) / np.abs(right)))
+                rows.append(row)
+                print(json.dumps(row), file=sys.stderr)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}"
     text = json.dumps({"rows": rows, "machine": machine}, indent=1)
     if options.json:

@@ -74,8 +74,9 @@ def true_slope(plan: Study, files: Files, sha256: str) -> float:
     )
     people = respondents.in_world(plan.survey.respondents, plan.world)
     return respondents.expected_slope(
-        seen.to_numpy(), seen.columns.to_numpy(float), people, attention=plan.survey.attention_trials
-    )
+        seen.to_numpy(), seen.columns.to_numpy(float), people, attention=plan.survey.attention_trials,
+        scale=plan.survey.questions[0].scale,
+    )  # fmt: skip
 
 
 def share(hits: int, n: int) -> dict[str, float]:

@@ -11,15 +11,12 @@ import pandas as pd
 
 from contrafact import study as studies
 from contrafact.errors import UserError
-from contrafact.stats.dose import Test, analyse
 from contrafact.stats.statement import Statement
+from contrafact.survey import analysis
 from contrafact.survey.respondents import expected_slope, in_world
 
 if TYPE_CHECKING:
     from contrafact.run.context import Context
-
-SCALES = {"vas": (0.0, 100.0), "likert7": (1.0, 7.0)}
-
 
 def run(context: Context) -> dict[str, Any]:
     """Facts: ``statements`` (registered ones, and the slopes that nobody registered), ``beside`` (even components,
@@ -40,18 +37,10 @@ def run(context: Context) -> dict[str, Any]:
         raise UserError(
             f"The study '{study.study}' has no ratings yet.", hint="Import answers: contrafact survey import."
         )
-    bounds = {question.name: SCALES[question.scale] for question in study.survey.questions}
-    tests = [
-        Test(
-            h.id, h.direction, h.question, h.arm, h.test, h.alternative, h.margin, h.alpha, h.family
-        )
-        for h in study.hypotheses
-    ]  # fmt: skip
-
-    found = analyse(table, tests, study.seed, bounds)
+    found = analysis.statements(study, table)
     beside = [s for s in found if s.label == "exploratory" and not s.id.startswith("slope-")]
     if table["excluded"].any():
-        everybody = analyse(table.assign(excluded=False), tests, study.seed, bounds)
+        everybody = analysis.statements(study, table.assign(excluded=False))
         beside += [_without_exclusions(s) for s in everybody if s.label == "registered"]
     statements = [s for s in found if s not in beside]
 
@@ -95,7 +84,8 @@ def _without_exclusions(statement: Statement) -> Statement:
 
 
 def _truth(context: Context, table: pd.DataFrame) -> float | None:
-    """What the simulated people's own answers change per SD of dose where the renderer moved the cause alone."""
+    """What the simulated people's own answers change per SD of dose where the renderer moved the cause alone: rating
+    points of the scale on which the primary claim's question is asked."""
     kept = context.upstream.get("gate", {}).get("truth_readings")
     survey = context.study.survey
     if not kept or survey is None or survey.respondents is None:
@@ -105,7 +95,9 @@ def _truth(context: Context, table: pd.DataFrame) -> float | None:
         index="image", columns="dose", values="reading"
     )
     respondents = in_world(survey.respondents, context.study.world)
+    primary = next((h.question for h in context.study.hypotheses if h.primary), survey.questions[0].name)
+    scale = next(question.scale for question in survey.questions if question.name == primary)
     slope = expected_slope(
-        wide.to_numpy(), wide.columns.to_numpy(float), respondents, attention=survey.attention_trials
+        wide.to_numpy(), wide.columns.to_numpy(float), respondents, attention=survey.attention_trials, scale=scale
     )
     return None if math.isnan(slope) else slope

@@ -175,3 +175,66 @@ def test_means_by_dose_stand_around_the_truth() -> None:
     assert (found["high"] - found["low"]).max() < 12
     alone = by_dose(table[table["participant"] == 0])
     assert alone["low"].isna().all()
+
+
+def seven(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(value=np.round(1 + table["value"].clip(0, 100) * 6 / 100))
+
+
+def test_seven_steps_are_tested_by_the_cumulative_logit_with_the_linear_model_beside_it() -> None:
+    table = seven(ratings(seeds.generator(5, "seven"), people=16, images=12, trials=30))
+    rows = table[table["arm"].isin(("treated", "sham", "null"))]
+    found = by_id(analyse(rows, CLAIMS[:1], seed=1, estimators={"kind": ("ordinal", "gaussian")}))
+    claim, line = found["H1"], found["linear-treated-sham-smile-kind"]
+    assert claim.unit == "log-odds of a higher answer per SD of dose" and "cumulative logit" in claim.method
+    assert claim.verdict is True and 5 < claim.df < len(rows)
+    assert line.label == "exploratory" and line.unit == "rating points per SD of dose" and math.isnan(line.p_adjusted)
+    # 6 points of 0 to 100 are .36 of a step; noise of 8 points gives a logit slope near 6 / 8 * pi / sqrt(3).
+    assert line.low < 0.36 < line.high and claim.low < 6 / 8 * math.pi / math.sqrt(3) < claim.high
+    assert found["paired-treated-sham-smile-kind"].unit == line.unit
+    # Wald's z and Laplace's variance are the narrower: few levels cost something.
+    assert claim.high - claim.low > 2 * 1.96 * claim.se * 0.999
+
+
+def test_participants_nested_in_arms_have_slopes_of_their_own_in_each() -> None:
+    rng = seeds.generator(6, "between")
+    rows = []
+    for person in range(36):
+        arm, tilt, level = ("treated", "sham")[person % 2], rng.normal(0, 3), rng.normal(0, 6)
+        for image in range(12):
+            dose = rng.choice((-1.5, -0.75, 0.0, 0.75, 1.5))
+            value = 50 + level + ((5.0 if arm == "treated" else 0.0) + tilt) * dose + rng.normal(0, 8)
+            rows.append((person, image, arm if dose else "null", dose, value))
+    table = pd.DataFrame(rows, columns=["participant", "image", "arm", "dose", "value"])
+    table = table.assign(direction="smile", question="kind", draw=0)
+    nested = analyse(table, CLAIMS[:1], seed=1, between=True)[0]
+    crossed = analyse(table, CLAIMS[:1], seed=1)[0]
+    assert nested.low < 5 < nested.high and nested.verdict is True
+    # People differ in their sham slope too; a model that forgets it is too sure.
+    assert nested.se > crossed.se and not any("several arms" in caveat for caveat in nested.caveats)
+    twice = pd.concat([table, table[table["participant"] == 0].assign(arm="sham", dose=0.75)])
+    assert any("1 participants saw several arms" in c for c in analyse(twice, CLAIMS[:1], seed=1, between=True)[0].caveats)
+
+
+def test_choices_turn_with_the_dose_whatever_stands_first() -> None:
+    rng = seeds.generator(7, "choices")
+    n = 20 * 40
+    table = pd.DataFrame({
+        "participant": np.repeat(np.arange(20), 40), "image": np.tile(np.arange(20), 40), "arm": "treated",
+        "dose": rng.choice(GRID, n), "first": rng.integers(0, 2, n), "draw": 0, "direction": "smile", "question": "kind",
+    })  # fmt: skip
+    sham = table.assign(arm="sham", first=rng.integers(0, 2, n))
+    eta = np.concatenate([1.0 * table["dose"], np.zeros(n)]) + 0.8 * (np.concatenate([table["first"], sham["first"]]) - 0.5)
+    both = pd.concat([table, sham], ignore_index=True)
+    both["value"] = (eta + rng.logistic(size=2 * n) > 0).astype(float)
+    both.loc[::50, "value"] = 0.5
+    found = by_id(analyse(both, CLAIMS[:1], seed=1, estimators={"kind": ("binary",)}))
+    claim = found["H1"]
+    assert claim.verdict is True and claim.low < 1.0 < claim.high and "choosing the edited picture" in claim.unit
+    assert any("32 ties" in caveat for caveat in claim.caveats) and claim.n_ratings == 2 * n - 32
+    assert found["even-treated-smile-kind"].low < 0 < found["even-treated-smile-kind"].high
+    signs = found["signs-treated-smile-kind"]
+    assert signs.estimate > 0.9 and signs.p < 1e-3 and signs.n_participants == 20
+    # The order of the two is not counted as an effect: turned round everywhere, it leaves the claim as it is.
+    turned = analyse(both.assign(first=1 - both["first"]), CLAIMS[:1], seed=1, estimators={"kind": ("binary",)})[0]
+    assert turned.estimate == pytest.approx(claim.estimate, rel=1e-6)

@@ -157,3 +157,20 @@ def test_most_who_do_not_look_are_found_and_almost_nobody_else(stimuli, lists):
     people = Respondents(inattentive=0.0)
     answers = respondents.answer(lists, pictures_of(stimuli), people, 1).assign(question="q")
     assert exclusions.excluded(answers)["participant"].nunique() <= 1
+
+
+def test_the_truth_of_seven_steps_is_in_steps():
+    people = Respondents(lapse=0.05)
+    rng = np.random.default_rng(1)
+    reading, n = 1.3, 200_000
+    sd = np.sqrt(people.participant_sd**2 + people.image_sd**2 + people.noise_sd**2
+                 + (people.participant_slope_sd**2 + people.image_slope_sd**2) * reading**2)  # fmt: skip
+    value = np.clip(50 + people.slope * reading + sd * rng.standard_normal(n), 0, 100)
+    value = np.where(rng.random(n) < people.lapse, rng.uniform(0, 100, n), value)
+    steps = respondents.on_scale(value, "likert7")
+    assert set(np.unique(steps)) == set(range(1, 8))
+    expected = respondents.expected_answer(reading, people, scale="likert7")
+    assert float(expected) == pytest.approx(steps.mean(), abs=4 * steps.std() / np.sqrt(n))
+    doses = np.array([-1.5, -0.75, 0, 0.75, 1.5])
+    vas, likert = (respondents.expected_slope(doses[None], doses, people, scale=scale) for scale in ("vas", "likert7"))
+    assert likert == pytest.approx(vas * 6 / 100, rel=0.02) and likert != vas * 6 / 100

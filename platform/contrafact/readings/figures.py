@@ -109,7 +109,7 @@ def components(statements: Sequence[Statement]) -> Figure:
                 axes.text(0, y, " not estimable", va="center", fontsize=8)
         axes.set_yticks(range(len(arms)), [NAMES[arm] for arm in reversed(arms)])
         axes.set_ylim(-0.6, len(arms) - 0.4)
-    canvas.supxlabel("rating points per SD of dose", fontsize=9)
+    canvas.supxlabel(statements[0].unit.replace("absolute ", ""), fontsize=9)
     return Figure(
         _svg(canvas),
         f"Dot chart with intervals: {'; '.join(said)}.",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from contrafact import seeds
 from contrafact.readings.figures import NAMES, Figure, components, dose_response, judge_by_dose, number
-from contrafact.stats.dose import by_dose
+from contrafact.stats.dose import UNIT, by_dose
 from contrafact.stats.pitfalls import pitfalls
 from contrafact.stats.reliability import (
     Reliability,
@@ -449,7 +449,7 @@ def _truth(found: Facts, statements: Sequence[Statement]) -> str | None:
     truth = found.get("truth")
     if truth is None:
         return None
-    tested = next((s for s in statements if s.arm == "treated-sham" and s.component == "odd"), None)
+    tested = next((s for s in statements if (s.arm, s.component, s.unit) == ("treated-sham", "odd", UNIT)), None)
     opening = (
         "In this rendered world the truth is known: re-rendering the cause alone, by as much as moves the judge like the "
         f"stimuli do, moves these simulated respondents by {number(truth)} rating points per SD of dose."

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from contrafact.readings.figures import number
+from contrafact.stats.mixed import Family
 from contrafact.stats.statement import Statement
 from contrafact.study.schema import Direction, Hypothesis, Study
+from contrafact.survey.analysis import estimators
 
 _WORLDS = {
     "true": "a planted cause and otherwise independent factors",
@@ -27,8 +29,8 @@ def methods(study: Study, facts: Mapping[str, Any], statements: Sequence[Stateme
         parts += [("Arms and gate", _arms(study))]
     if study.survey is not None:
         parts.append(("People", _people(study, facts)))
-    if study.hypotheses:
-        parts += [("Hypotheses", " ".join(_hypothesis(h) for h in study.hypotheses)), ("Analysis", _analysis(statements))]
+    if study.hypotheses and study.survey is not None:
+        parts += [("Hypotheses", " ".join(_hypothesis(h) for h in study.hypotheses)), ("Analysis", _analysis(study, statements))]
     return tuple(parts)
 
 
@@ -141,18 +143,37 @@ def _people(study: Study, facts: Mapping[str, Any]) -> str:
 def _hypothesis(h: Hypothesis) -> str:
     side = {"two-sided": "two-sided", "greater": "one-sided, greater", "less": "one-sided, less"}[h.alternative]
     test = (
-        f"equivalence within ±{h.margin:g} rating points per SD of dose" if h.test == "equivalence" else f"difference, {side}"
+        f"equivalence within ±{h.margin:g} per SD of dose" if h.test == "equivalence" else f"difference, {side}"
     )
     primary = ", primary" if h.primary else ""
     return f"{h.id} ({h.arm}, {test}, alpha {h.alpha:g}, family “{h.family}”{primary}): {h.claim.rstrip('.')}."
 
 
-def _analysis(statements: Sequence[Statement]) -> str:
+_ESTIMATORS: dict[Family, str] = {
+    "gaussian": (
+        "by a linear mixed model (REML; degrees of freedom are Satterthwaite's from the observed information)"
+    ),
+    "ordinal": (
+        "by a cumulative logit mixed model (Laplace), since the means of seven steps can mislead; its variances count as "
+        "mean squares on the levels they rest on, which widens intervals and gives the degrees of freedom"
+    ),
+}
+_LINES: dict[Family, str] = {"gaussian": "the linear mixed model", "ordinal": "the cumulative logit mixed model"}
+
+
+def _analysis(study: Study, statements: Sequence[Statement]) -> str:
+    assert study.survey is not None
     text = (
         "Ratings were explained by the dose of each arm and its absolute value, with participants and images as crossed "
         "random effects, both with their own slope on the treated dose, and with random slopes of sham by image and of "
-        "placebo by permutation (REML, statsmodels MixedLM). Degrees of freedom are Satterthwaite's from the expected "
-        "information. Registered p are corrected by Holm within each family; equivalence is two one-sided tests with the "
+        "placebo by permutation. "
+    )
+    for question in study.survey.questions:
+        first, *others = estimators(study, question)
+        lines = " and ".join([*(_LINES[family] for family in others), "paired slopes of each image"])
+        text += f"“{question.name}” was analysed {_ESTIMATORS[first]}; beside it as robustness lines stand {lines}. "
+    text += (
+        "Registered p are corrected by Holm within each family; equivalence is two one-sided tests with the "
         "interval that belongs to them. Everything that was not registered is labelled exploratory."
     )
     caveats = tuple(dict.fromkeys(caveat for s in statements if s.label == "registered" for caveat in s.caveats))

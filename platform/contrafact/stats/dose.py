@@ -8,7 +8,16 @@ arm and belongs to every arm.
 Every arm has an odd component, its slope on the dose, and an even one, its slope on the absolute dose: the mark
 that plus and minus share. People and images are crossed random effects, both with their own slope on the treated
 dose (Judd, Westfall & Kenny 2012); a sham direction is fresh for each image and a placebo guide is one draw of
-many, so each has a random slope as well and no single lucky draw decides.
+many, so each has a random slope as well and no single lucky draw decides. Where participants are nested in arms,
+each arm has a level of its own and people differ in their slope on every arm.
+
+Choices between the edited picture and its own dose 0 (``value`` 1 where the edited one was chosen, 0 where the other was,
+0.5 for a tie; ``first`` 1 where the edited one was shown first) are a logit model of the same terms without a fixed
+intercept: a slope on the dose turns choices round with its sign, the even component is a liking for or against what was
+edited, and the order of the two has a term of its own.
+
+Ratings that can be averaged are gaussian; a Likert scale of few steps is a cumulative logit model, since its means can
+mislead (Liddell & Kruschke 2018), with the linear model beside it as a robustness line.
 """
 
 from __future__ import annotations
@@ -24,13 +33,19 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from contrafact.stats.equivalence import tost_contrast
-from contrafact.stats.mixed import MIN_LEVELS, Contrast, MixedFit, Random, contrast, fit
+from contrafact.stats.mixed import MIN_LEVELS, Contrast, Family, MixedFit, Random, contrast, fit
 from contrafact.stats.statement import Statement
 
 ARMS = ("treated", "sham", "placebo")
 CONTRASTS = (*ARMS, "treated-sham", "treated-placebo")
-UNIT = "rating points per SD of dose"
-EVEN_UNIT = "rating points per SD of absolute dose"
+UNITS: dict[Family, str] = {
+    "gaussian": "rating points",
+    "ordinal": "log-odds of a higher answer",
+    "binary": "log-odds of choosing the edited picture",
+}
+UNIT = f"{UNITS['gaussian']} per SD of dose"
+LINES: dict[Family, str] = {"gaussian": "linear", "ordinal": "ordinal", "binary": "logit"}
+"""How the statement ids of a robustness line begin."""
 CROWDED = 0.2
 """More than this share of ratings at an end of the scale is told as a ceiling or floor."""
 
@@ -45,7 +60,7 @@ _SLOPES = {
 class Test:
     """One claim about the dose slope of an arm, or of one arm minus another.
 
-    ``margin`` (rating points per SD of dose) is the bound of an equivalence test, None for a difference.
+    ``margin`` (the unit of the estimate) is the bound of an equivalence test, None for a difference.
     """
 
     id: str
@@ -65,18 +80,25 @@ def analyse(
     tests: Sequence[Test],
     seed: int,
     bounds: Mapping[str, tuple[float, float]] | None = None,
+    *,
+    estimators: Mapping[str, Sequence[Family]] | None = None,
+    between: bool = False,
 ) -> tuple[Statement, ...]:
     """Test the registered claims, and set beside them what is exploratory.
 
     Registered statements come first, in their order, with Holm's correction within each family (over all
     directions and questions of the study). For every direction and question in the table follow the slopes and
-    contrasts that nobody registered, the even components, and a by-image paired contrast as a robustness line.
-    ``bounds`` gives the ends of the scale of a question; ``seed`` is that of the study, told with each statement
+    contrasts that nobody registered, the even components, and robustness lines: a by-image paired contrast, and the
+    same claims by other estimators. ``bounds`` gives the ends of the scale of a question; ``estimators`` the families
+    of a question, the first for its claims, the others for robustness lines (gaussian alone where none is given);
+    ``between`` says that each participant saw one arm. ``seed`` is that of the study, told with each statement
     (nothing here is random). What cannot be estimated is a statement with NaN and the reason.
     """
+    families = {str(question): tuple((estimators or {}).get(str(question), ("gaussian",))) for question in table["question"].unique()}
+    cells = {(str(d), str(q)): rows for (d, q), rows in table.groupby(["direction", "question"], sort=True)}
     models = {
-        (str(direction), str(question)): _model(rows, (bounds or {}).get(str(question)))
-        for (direction, question), rows in table.groupby(["direction", "question"], sort=True)
+        (direction, question): _model(rows, (bounds or {}).get(question), families[question][0], between)
+        for (direction, question), rows in cells.items()
     }
     empty = _Model(pd.DataFrame(columns=[*table.columns]), None, {}, ("no rating answers this question",))
     tested = [(test, models.get((test.direction, test.question), empty)) for test in tests]
@@ -87,7 +109,13 @@ def analyse(
         for (direction, question), model in models.items()
         for statement in _explored(model, direction, question, seed, known)
     ]
-    return (*registered, *beside)
+    lines = [
+        replace(statement, id=f"{LINES[family]}-{statement.arm}-{direction}-{question}")
+        for (direction, question), rows in cells.items()
+        for family in families[question][1:]
+        for statement in _again(_model(rows, None, family, between), direction, question, seed, known)
+    ]
+    return (*registered, *beside, *lines)
 
 
 @dataclass(frozen=True)
@@ -99,24 +127,30 @@ class _Model:
     reasons: dict[str, str]
     caveats: tuple[str, ...]
     even: bool = False
+    family: Family = "gaussian"
 
 
-def _model(table: pd.DataFrame, bounds: tuple[float, float] | None) -> _Model:
+def _model(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Family, between: bool) -> _Model:
     caveats = [*_exclusions(table)]
     rows = table[~table["excluded"].astype(bool)] if "excluded" in table else table
     if missing := int(rows["value"].isna().sum()):
         caveats.append(f"{missing} trials without an answer are left out")
         rows = rows[rows["value"].notna()]
+    if family == "binary":
+        if ties := int((rows["value"] == 0.5).sum()):
+            caveats.append(f"{ties} ties say nothing about which was chosen and are left out")
+        rows = rows[rows["value"] != 0.5]
+        rows = rows.assign(order=rows["first"].astype(float) - 0.5)
     dose = rows["dose"].to_numpy(float)
     rows = rows.assign(**{arm: dose * (rows["arm"] == arm).to_numpy() for arm in ARMS})
     rows = rows.assign(**{f"even_{arm}": rows[arm].abs() for arm in ARMS})
-    caveats += _visible(rows, bounds)
+    caveats += _visible(rows, bounds, pairs=family == "binary")
 
     reasons: dict[str, str] = {}
     for unit in ("participant", "image"):
         if rows[unit].nunique() < MIN_LEVELS:
             reason = f"{rows[unit].nunique()} of {unit}: with fewer than {MIN_LEVELS}, nothing holds for new ones; add some"
-            return _Model(rows, None, dict.fromkeys(ARMS, reason), tuple(caveats))
+            return _Model(rows, None, dict.fromkeys(ARMS, reason), tuple(caveats), family=family)
     for arm in ARMS:
         moved = rows[rows[arm] != 0]
         group = "draw" if arm == "placebo" else "image"
@@ -130,20 +164,36 @@ def _model(table: pd.DataFrame, bounds: tuple[float, float] | None) -> _Model:
     arms = [arm for arm in ARMS if arm not in reasons]
     # With doses on one side only, dose and absolute dose are the same column.
     even = bool(arms) and all(rows[arm].nunique() > 2 and rows[arm].min() < 0 < rows[arm].max() for arm in arms)
-    left = rows[rows["arm"].isin([*arms, "null"])]
-    terms = [*arms, *(f"even_{arm}" for arm in arms if even)]
-    random = (Random("participant"), Random("image"), *(term for arm in arms for term in _SLOPES[arm]))
+    left = rows[rows["arm"].isin([*arms, *(["null"] if family != "binary" else [])])]
+    # A choice between two has no level of its own but for the order in which they were shown.
+    terms = [*(["0", "order"] if family == "binary" else []), *arms, *(f"even_{arm}" for arm in arms if even)]
+    random = [Random("participant"), Random("image"), *(term for arm in arms for term in _SLOPES[arm])]
+    if between:
+        levels, own = _levels_of_arms(left, arms)
+        left, terms = left.assign(**levels), [*terms, *list(levels)[1:]]
+        random += [Random("participant", arm) for arm in arms if arm != "treated"]
+        if own:
+            caveats.append(own)
     try:
         if not arms:
             raise ValueError("no arm can be estimated")
-        fitted = fit(left, f"value ~ {' + '.join(terms)}", random)
+        fitted = fit(left, f"value ~ {' + '.join(terms)}", random, family=family)
     except ValueError as error:
-        return _Model(left, None, {arm: reasons.get(arm, str(error)) for arm in ARMS}, tuple(caveats))
+        return _Model(left, None, {arm: reasons.get(arm, str(error)) for arm in ARMS}, tuple(caveats), family=family)
     if fitted.singular:
         caveats.append(f"variance estimated as zero, term kept: {', '.join(fitted.singular)}")
     if not fitted.converged:
         caveats.append("the fit did not converge, so no verdict is given")
-    return _Model(left, fitted, reasons, tuple(caveats), even)
+    return _Model(left, fitted, reasons, tuple(caveats), even, family)
+
+
+def _levels_of_arms(rows: pd.DataFrame, arms: Sequence[str]) -> tuple[dict[str, np.ndarray], str]:
+    """A column for each arm, 1 where the row's participant is in it, and a sentence on people who saw several."""
+    seen = rows[rows["arm"].isin(arms)].groupby("participant")["arm"]
+    mixed = int((seen.nunique() > 1).sum())
+    arm = rows["participant"].map(seen.first())
+    columns = {f"in_{name}": (arm == name).to_numpy(float) for name in arms}
+    return columns, f"{mixed} participants saw several arms, in a design between arms" if mixed else ""
 
 
 def _parts(arm: str) -> dict[str, float]:
@@ -156,11 +206,12 @@ def _blank(
 ) -> Statement:
     """A statement about ``arm`` of which nothing is known yet but who was counted, and in which unit."""
     rows = model.rows[model.rows["arm"].isin([*_parts(arm), "null"])]
+    unit = f"{UNITS[model.family]} per SD of {'absolute ' if even else ''}dose"
     nan = math.nan
     return Statement(
         id=id, label="exploratory", arm=arm, estimate=nan, low=nan, high=nan, p=nan, p_adjusted=nan, equivalent=None,
         margin=nan, n_ratings=len(rows), n_participants=rows["participant"].nunique(),
-        n_images=rows["image"].nunique(), unit=EVEN_UNIT if even else UNIT, method="not estimable", seed=seed,
+        n_images=rows["image"].nunique(), unit=unit, method="not estimable", seed=seed,
         caveats=model.caveats, direction=direction, question=question, component="even" if even else "odd",
     )  # fmt: skip
 
@@ -180,7 +231,8 @@ def _estimated(
     weights = {f"even_{arm}" if even else arm: weight for arm, weight in parts.items()}
     found = contrast(model.fitted, weights, level=level, alternative=alternative)
     caveats = (*blank.caveats, found.note) if found.note else blank.caveats
-    method = f"{model.fitted.method}; t({found.df:.1f}) = {found.t:.2f}, Satterthwaite df"
+    freedom = "Satterthwaite df" if model.family == "gaussian" else "df from the levels that each variance rests on"
+    method = f"{model.fitted.method}; t({found.df:.1f}) = {found.t:.2f}, {freedom}"
     filled = replace(
         blank, estimate=found.estimate, low=found.low, high=found.high, p=found.p, se=found.se, df=found.df,
         level=level, method=method, caveats=caveats,
@@ -236,8 +288,20 @@ def _explored(
             yield _estimated(model, blank, 0.95, "two-sided")[0]
         blank = _blank(f"even-{arm}-{direction}-{question}", model, arm, *about, even=True)
         yield _estimated(model, blank, 0.95, "two-sided")[0]
-    if not absent & {"treated", "sham"}:
-        yield _paired(model.rows, _blank(f"paired-treated-sham-{direction}-{question}", model, "treated-sham", *about))
+    if model.family == "binary":
+        yield _signs(model.rows, _blank(f"signs-treated-{direction}-{question}", model, "treated", *about))
+    elif not absent & {"treated", "sham"}:
+        blank = _blank(f"paired-treated-sham-{direction}-{question}", model, "treated-sham", *about)
+        yield _paired(model.rows, replace(blank, unit=UNIT))
+
+
+def _again(
+    model: _Model, direction: str, question: str, seed: int, known: set[tuple[str, str, str]]
+) -> Iterator[Statement]:
+    """The claims on this direction and question, or the primary contrast where there is none, by another estimator."""
+    claimed = [arm for arm in CONTRASTS if (direction, question, arm) in known] or ["treated-sham"]
+    for arm in claimed:
+        yield _estimated(model, _blank("", model, arm, direction, question, seed), 0.95, "two-sided")[0]
 
 
 def _paired(rows: pd.DataFrame, blank: Statement) -> Statement:
@@ -266,6 +330,25 @@ def _paired(rows: pd.DataFrame, blank: Statement) -> Statement:
     )  # fmt: skip
 
 
+def _signs(rows: pd.DataFrame, blank: Statement) -> Statement:
+    """Exact sign test: the share of participants who choose with the dose more often than against it.
+
+    It leans on no model, and takes participants as the only sample: a robustness line, not the main one.
+    """
+    own = rows[(rows["arm"] == "treated") & (rows["dose"] != 0)]
+    means = (np.sign(own["dose"]) * (own["value"] - 0.5)).groupby(own["participant"]).mean()
+    means = means[means != 0]
+    if means.empty:
+        return replace(blank, unit="share of participants", caveats=(*blank.caveats, "nobody leans to either side"))
+    test = stats.binomtest(int((means > 0).sum()), len(means))
+    interval = test.proportion_ci(0.95)
+    return replace(
+        blank, estimate=float(test.statistic), low=float(interval.low), high=float(interval.high), p=float(test.pvalue),
+        n_ratings=len(own), n_images=own["image"].nunique(), n_participants=len(means),
+        unit="share of participants", method="exact sign test on participants' means against one half",
+    )  # fmt: skip
+
+
 def _exclusions(table: pd.DataFrame) -> Iterator[str]:
     """Do exclusions fall on one arm more than on another?"""
     if "excluded" not in table or not table["excluded"].any():
@@ -279,7 +362,7 @@ def _exclusions(table: pd.DataFrame) -> Iterator[str]:
         yield f"exclusions differ by arm (chi-squared, p = {p:.3g}): the arms may no longer compare like with like"
 
 
-def _visible(rows: pd.DataFrame, bounds: tuple[float, float] | None) -> Iterator[str]:
+def _visible(rows: pd.DataFrame, bounds: tuple[float, float] | None, *, pairs: bool) -> Iterator[str]:
     """What the table itself tells against reading a slope as planned."""
     if bounds is not None and len(rows):
         for end, name in zip(bounds, ("floor", "ceiling"), strict=True):
@@ -290,7 +373,7 @@ def _visible(rows: pd.DataFrame, bounds: tuple[float, float] | None) -> Iterator
     for arm in ("sham", "placebo"):
         if grids[arm] and grids["treated"] and grids[arm] != grids["treated"]:
             yield f"the doses of '{arm}' are not those of 'treated'"
-    if grids["treated"] and not (rows["arm"] == "null").any():
+    if grids["treated"] and not pairs and not (rows["arm"] == "null").any():
         yield "no dose 0 was rated: the arms have no common zero"
     images = {arm: set(rows.loc[rows["arm"] == arm, "image"]) for arm in ("treated", "sham")}
     if images["sham"] and (unmatched := len(images["treated"] ^ images["sham"])):

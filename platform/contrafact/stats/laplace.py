@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -50,11 +50,23 @@ class LaplaceFit:
     effects: tuple[np.ndarray, ...]
     effect_cov: tuple[np.ndarray, ...]
     eta: np.ndarray
+    state: _State = field(repr=False)
     sigma: float = 1.0
 
     def satterthwaite(self, weights: np.ndarray) -> float:
         """Wald's test has no degrees of freedom: infinity."""
         return math.inf
+
+    @cached_property
+    def _shares(self) -> tuple[np.ndarray, ...]:
+        return self.state.model.shares(self.state)
+
+    def parts(self, weights: np.ndarray) -> tuple[np.ndarray, ...]:
+        """For each factor (q,), how much of the variance of a contrast the variance of each column makes.
+
+        That is ``s^2 dV / ds^2``, half the derivative by the logarithm of its SD, from the working linear model.
+        """
+        return tuple(np.einsum("i,kij,j->k", weights, share, weights) for share in self._shares)
 
 
 class LaplaceModel:
@@ -105,6 +117,32 @@ class LaplaceModel:
     def at(self, psi: np.ndarray) -> _State:
         self.evaluations += 1
         return _State(self, psi)
+
+    def shares(self, state: _State) -> tuple[np.ndarray, ...]:
+        """For each factor (q, K + p, K + p), what the variance of each column adds to the covariance of the fixed
+        effects: half its derivative by the logarithm of the column's SD, by differences 10% wide."""
+        turn, found, at, width = self._turning(state), [], len(state.psi) - len(state.theta), 0.1
+        for factor in self.crossing.factors:
+            rows, _ = np.nonzero(factor.free)
+            block = []
+            for column in range(len(factor.free)):
+                ends = []
+                for sign in (1, -1):
+                    psi = state.psi.copy()
+                    psi[at : at + len(rows)][rows == column] *= math.exp(sign * width)
+                    ends.append(np.linalg.inv(self.at(psi).information() / 2))
+                block.append(turn @ (ends[0] - ends[1]) @ turn.T / (4 * width))
+            found.append(np.array(block))
+            at += len(rows)
+        return tuple(found[k] for k in np.argsort(self._order))
+
+    def _turning(self, state: _State) -> np.ndarray:
+        """From cutpoints and fixed effects of the search to those of the table."""
+        k, p = self.cuts, self.p
+        turn = np.zeros((k + p, k + p))
+        turn[:k, :k], turn[k:, k:] = self.cutpoints(state.psi[:k])[1], self._turn
+        turn[:k, k:] = self._center @ self._turn  # P(y <= k) = F(cut - (x - center) b)
+        return turn
 
     def _plain(self, psi: np.ndarray) -> Rows:
         """The ratings without random effects."""
@@ -225,11 +263,9 @@ class LaplaceModel:
         self, state: _State, covariance: np.ndarray, dead: list[tuple[int, ...]], converged: bool
     ) -> LaplaceFit:
         k, p = self.cuts, self.p
-        cuts, jacobian = self.cutpoints(state.psi[:k])
+        cuts, _ = self.cutpoints(state.psi[:k])
         beta = self._turn @ state.psi[k : k + p]
-        turn = np.zeros((k + p, k + p))
-        turn[:k, :k], turn[k:, k:] = jacobian, self._turn
-        turn[:k, k:] = self._center @ self._turn  # P(y <= k) = F(cut - (x - center) b)
+        turn = self._turning(state)
         order = np.argsort(self._order)
         effects, lambdas, spreads = [], [], []
         for at in order:
@@ -249,6 +285,7 @@ class LaplaceModel:
             effects=tuple(effects),
             effect_cov=tuple(spreads),
             eta=state.eta,
+            state=state,
         )
 
 
@@ -351,6 +388,13 @@ class _State:
 
         Fixed effects and cutpoints by Schur complement, the entries of L by average information.
         """
+        *_, side, own = working(self.elimination, self._score)
+        slopes = [trace - score.T @ score for trace, score in zip(self._traces, self._score, strict=True)]
+        random = self.elimination.inner(side, side, own) + bend(self.model.crossing.factors, slopes)
+        return linalg.block_diag(self.information(), random)
+
+    def information(self) -> np.ndarray:
+        """The part of :meth:`hessian` that belongs to cutpoints and fixed effects, (K + p, K + p)."""
         rows, crossing, k = self.rows, self.model.crossing, self.model.cuts
         columns = np.hstack([-rows.s_cut @ self._jacobian, rows.w[:, None] * self.model.x])
         plain = np.block(
@@ -360,11 +404,7 @@ class _State:
             ]
         )
         side = crossing.against(columns)
-        fixed = 2 * self.elimination.inner(side, side, plain)
-        *_, side, own = working(self.elimination, self._score)
-        slopes = [trace - score.T @ score for trace, score in zip(self._traces, self._score, strict=True)]
-        random = self.elimination.inner(side, side, own) + bend(crossing.factors, slopes)
-        return linalg.block_diag(fixed, random)
+        return 2 * self.elimination.inner(side, side, plain)
 
 
 def _square(u: Sequence[np.ndarray]) -> float:

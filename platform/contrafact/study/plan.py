@@ -45,7 +45,7 @@ STAGES = {
     "generate": _Stage(("predict", "finetune"), ("directions", "doses", "arms")),
     "gate": _Stage(("generate",), ("gate", "survey.respondents.reads")),
     "field": _Stage(("gate",), ("review", "survey", "hypotheses")),
-    "analyse": _Stage(("field",), ("hypotheses",)),
+    "analyse": _Stage(("field",), ("hypotheses", "analysis")),
     "report": _Stage(("analyse",), ("study", "title", "question")),
 }
 # A study of finished stimuli skips the models. Its ingest compares the hypotheses with what the manifest holds.

@@ -89,7 +89,7 @@ def _planned(one: Hypothesis, loaded: LoadedStudy) -> dict[str, Any]:
     return {
         **one.model_dump(mode="json"),
         "correction": _correction(one, family),
-        "method": _method(one, family),
+        "method": _method(one, family, loaded.study.estimator(one.question)),
     }
 
 
@@ -97,14 +97,19 @@ def _correction(one: Hypothesis, family: list[str]) -> str:
     return "none" if len(family) == 1 else f"Holm over {', '.join(family)}"
 
 
-def _method(one: Hypothesis, family: list[str]) -> str:
+_MODELS = {"linear": ("rating points", "linear mixed model"), "ordinal": ("log-odds", "cumulative logit mixed model")}
+"""The unit of a margin, and the model's name."""
+
+
+def _method(one: Hypothesis, family: list[str], estimator: str) -> str:
+    unit, model = _MODELS[estimator]
     if "-" in one.arm:
         first, second = one.arm.split("-")
         what = f"the dose slope of {first} minus that of {second}"
     else:
         what = f"the dose slope of {one.arm}"
     if one.test == "equivalence":
-        test = f"two one-sided tests against ±{one.margin:g} rating points per SD of dose"
+        test = f"two one-sided tests against ±{one.margin:g} {unit} per SD of dose"
     else:
         test = {"two-sided": "a two-sided test", "greater": "a test of above 0", "less": "a test of below 0"}[
             one.alternative
@@ -115,7 +120,7 @@ def _method(one: Hypothesis, family: list[str]) -> str:
         else f", Holm's correction over the family '{one.family}' ({len(family)} hypotheses)"
     )
     return (
-        f"{one.id}: {what} on '{one.question}' for direction '{one.direction}', from a mixed model with crossed "
+        f"{one.id}: {what} on '{one.question}' for direction '{one.direction}', from a {model} with crossed "
         f"random effects of participant and image; {test} at alpha {one.alpha:g}{rest}."
     )
 

@@ -23,7 +23,7 @@ Raw = dict[str, Any]
 
 def broken(raw: Raw) -> list[Finding]:
     """Every broken rule of a study that was read but not yet validated."""
-    rules = (_source, _images_of_a_world, _world, _delivery, _network, _directions, _survey, _hypotheses)
+    rules = (_source, _images_of_a_world, _world, _delivery, _network, _directions, _survey, _hypotheses, _analysis)
     return [finding for rule in rules for finding in rule(raw)]
 
 
@@ -306,6 +306,20 @@ def _hypotheses(raw: Raw) -> Iterator[Finding]:
         yield Finding(
             loc, f"{len(primary)} primary hypotheses", "exactly one hypothesis with `primary: true`"
         )
+
+
+def _analysis(raw: Raw) -> Iterator[Finding]:
+    scales = {
+        name: _at(raw, "survey", "questions", k, "scale") or schema.Question.model_fields["scale"].default
+        for k in range(len(_items(raw, "survey", "questions")))
+        if isinstance(name := _at(raw, "survey", "questions", k, "name"), str)
+    }
+    for question, estimator in _section(raw, "analysis", "estimators").items():
+        here = ("analysis", "estimators", question)
+        if question not in scales:
+            yield _unknown(here, question, scales)
+        elif estimator == "ordinal" and scales[question] == "vas":
+            yield Finding(here, "'ordinal' for a slider from 0 to 100", "linear: so fine a scale has no steps", "linear")
 
 
 def _arms_off(raw: Raw) -> set[str]:

@@ -433,7 +433,9 @@ class Hypothesis(Part):
     )
     test: Literal["difference", "equivalence"] = "difference"
     alternative: Literal["two-sided", "greater", "less"] = "two-sided"
-    margin: Positive | None = Field(None, description="equivalence bound, rating points per SD of dose")
+    margin: Positive | None = Field(
+        None, description="equivalence bound per SD of dose: rating points (linear) or log-odds (ordinal)"
+    )
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     family: Name = "main"
     primary: bool = False
@@ -443,6 +445,14 @@ class Hypothesis(Part):
         if (self.test == "equivalence") != (self.margin is not None):
             raise ValueError("`margin` with an equivalence test, and none with a difference test")
         return self
+
+
+class Analysis(Part):
+    """What the analysis does otherwise than by default; frozen by the registration like everything else."""
+
+    estimators: dict[Name, Literal["linear", "ordinal"]] = Field(
+        default={}, description="of a question; absent: linear for `vas`, ordinal for `likert7`"
+    )
 
 
 class Stimuli(Part):
@@ -473,5 +483,12 @@ class Study(Part):
     review: Review = Review()
     survey: Survey | None = None
     hypotheses: tuple[Hypothesis, ...] = ()
+    analysis: Analysis = Analysis()
+
+    def estimator(self, question: str) -> Literal["linear", "ordinal"]:
+        """How the claims on a question are tested: as the study says, or as its scale calls for."""
+        scales = {one.name: one.scale for one in self.survey.questions} if self.survey else {}
+        usual: Literal["linear", "ordinal"] = "ordinal" if scales.get(question) == "likert7" else "linear"
+        return self.analysis.estimators.get(question, usual)
 
     # Rules that join several keys stand in study/rules.py, where each can be told with its own line.

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import pandas as pd
 
 from contrafact.errors import UserError
@@ -254,7 +253,7 @@ def simulated_answers(trials: pd.DataFrame, readings: pd.DataFrame, study: Study
             trials, pictures, people, study.seed, question=question.name, replication=replication
         )
         image = answers["kind"] == "image"
-        value = answers["value"].where(~image | (question.scale == "vas"), np.round(1 + answers["value"] * 6 / 100))
+        value = answers["value"].where(~image, respondents.on_scale(answers["value"], question.scale))
         name = pd.Series(question.name, index=answers.index).where(image, batch.ATTENTION)
         parts.append(answers.assign(value=value, question=name)[image | (number == 0)])
     rows = pd.concat(parts)

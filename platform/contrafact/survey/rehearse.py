@@ -19,10 +19,9 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from contrafact import seeds
-from contrafact.stats.dose import Test, analyse
 from contrafact.stats.power import COMPONENTS, crossed_power, t_power
 from contrafact.study.schema import Hypothesis, Respondents, Study
-from contrafact.survey import design, exclusions, respondents
+from contrafact.survey import analysis, design, exclusions, respondents
 
 REPLICATIONS = 200
 CURVE_REPLICATIONS = 40
@@ -88,8 +87,7 @@ def replicate(
     for question in survey.questions:
         answers = respondents.answer(lists, seen, people, study.seed, question=question.name, replication=number)
         image = answers["kind"] == "image"
-        if question.scale == "likert7":
-            answers["value"] = answers["value"].where(~image, np.round(1 + answers["value"] * 6 / 100))
+        answers["value"] = answers["value"].where(~image, respondents.on_scale(answers["value"], question.scale))
         parts.append(answers.assign(question=question.name))
     answers = pd.concat(parts, ignore_index=True)
     out = set(exclusions.excluded(answers)["participant"])
@@ -97,11 +95,7 @@ def replicate(
         stimuli.drop(columns=["reading", "set_key"]), left_on="stimulus", right_on="key"
     )
     table = table.assign(excluded=table["participant"].isin(out))
-    tests = [
-        Test(h.id, h.direction, h.question, h.arm, h.test, h.alternative, h.margin, h.alpha, h.family)
-        for h in study.hypotheses
-    ]
-    found = {s.id: s.verdict is True for s in analyse(table, tests, study.seed) if s.label == "registered"}
+    found = {s.id: s.verdict is True for s in analysis.statements(study, table) if s.label == "registered"}
     return found, len(out) / participants
 
 

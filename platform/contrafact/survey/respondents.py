@@ -104,16 +104,29 @@ def answer(
     return answers_table.rename(columns={"list": "participant"})
 
 
-def expected_answer(reading: ArrayLike, respondents: Respondents, mark: ArrayLike = 0.0) -> Floats:
-    """The mean answer of attentive people, over persons, images and noise; any shape, 0 to 100.
+def on_scale(value: ArrayLike, scale: str) -> Floats:
+    """Answers of 0 to 100 on the scale of a question: as they are, or the nearest of seven steps."""
+    value = np.asarray(value, dtype=float)
+    return np.round(1 + value * 6 / 100) if scale == "likert7" else value
 
-    Closed form: the mean of a normal variable clipped at 0 and 100, mixed with uniform lapses.
+
+def expected_answer(
+    reading: ArrayLike, respondents: Respondents, mark: ArrayLike = 0.0, scale: str = "vas"
+) -> Floats:
+    """The mean answer of attentive people, over persons, images and noise; any shape, in points of ``scale``.
+
+    Closed form: the mean of a normal variable clipped at 0 and 100, or of the steps it falls into, mixed with uniform
+    lapses.
     """
     r, z = respondents, np.asarray(reading, dtype=float)
     mean = CENTRE + r.slope * z + r.mark_slope * np.asarray(mark, dtype=float)
     variance = r.participant_sd**2 + r.image_sd**2 + r.noise_sd**2
     sd = np.sqrt(variance + (r.participant_slope_sd**2 + r.image_slope_sd**2) * z**2)
     sd = np.maximum(sd, 1e-9)
+    if scale == "likert7":
+        steps = (np.arange(6) + 0.5) * 100 / 6
+        above = stats.norm.sf((steps - mean[..., None]) / sd[..., None]).sum(axis=-1)
+        return np.asarray((1 - r.lapse) * (1 + above) + r.lapse * 4.0)
     low, high = (0 - mean) / sd, (100 - mean) / sd
     inner = mean * (stats.norm.cdf(high) - stats.norm.cdf(low)) + sd * (stats.norm.pdf(low) - stats.norm.pdf(high))
     clipped = inner + 100 * stats.norm.sf(high)
@@ -134,7 +147,8 @@ def sleepers_left(respondents: Respondents, attention: int) -> float:
 
 
 def expected_slope(
-    reading: ArrayLike, doses: ArrayLike, respondents: Respondents, *, attention: int = 2, mark: ArrayLike = 0.0
+    reading: ArrayLike, doses: ArrayLike, respondents: Respondents, *, attention: int = 2, mark: ArrayLike = 0.0,
+    scale: str = "vas",
 ) -> float:
     """The true slope: what these people's answers change per SD of dose, in expectation, after exclusions.
 
@@ -142,14 +156,15 @@ def expected_slope(
     with a missing reading are left out. The slope is the least-squares coefficient of dose beside an intercept and,
     where the grid has both signs, the even component ``|dose|``, as in the analysis. Lapses, clipping and the
     inattentive who pass the exclusions are included exactly; false alarms of the speed and straight-line rules in
-    attentive people (never seen) are not. NaN where there is nothing to estimate from.
+    attentive people (never seen) are not. The unit is points of ``scale``: those of 0 to 100 for ``vas``, steps of 1 to
+    7 for ``likert7``. NaN where there is nothing to estimate from.
     """
     reading, doses = np.atleast_2d(np.asarray(reading, dtype=float)), np.asarray(doses, dtype=float)
     whole = np.isfinite(reading).all(axis=1)
     if not whole.any() or len(np.unique(doses)) < 2:
         return float("nan")
     mark = np.broadcast_to(np.asarray(mark, dtype=float), reading.shape)[whole]
-    mean = expected_answer(reading[whole], respondents, mark).mean(axis=0)
+    mean = expected_answer(reading[whole], respondents, mark, scale).mean(axis=0)
     columns = [np.ones_like(doses), doses]
     if doses.min() < 0 < doses.max() and len(np.unique(doses)) > 2:
         columns.append(np.abs(doses))

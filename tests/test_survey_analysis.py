@@ -1,0 +1,59 @@
+"""The estimator that a study file asks for is the one that analysis, registration and report name."""
+
+from pathlib import Path
+
+import pytest
+
+from contrafact import study
+from contrafact.errors import Mistakes
+from contrafact.report.methods import methods
+from contrafact.survey.analysis import estimators
+
+TEXT = """\
+study: scales
+title: Three scales
+world: {}
+directions:
+  up: {hold: [skin]}
+survey:
+  questions:
+    - {name: trust, text: How trustworthy?}
+    - {name: seven, text: How bright is it?, scale: likert7}
+    - {name: averaged, text: How dark is it?, scale: likert7}
+  respondents: {}
+hypotheses:
+  - {id: H1, claim: It raises trust., direction: up, question: trust, primary: true}
+  - {id: H2, claim: It raises brightness., direction: up, question: seven, arm: sham, test: equivalence, margin: 0.2}
+analysis: {estimators: {averaged: linear}}
+"""
+
+
+def loaded(folder: Path, text: str = TEXT) -> study.LoadedStudy:
+    path = folder / "scales.yaml"
+    path.write_text(text)
+    return study.load(path)
+
+
+def test_the_scale_chooses_and_the_study_may_choose_otherwise(tmp_path: Path) -> None:
+    found = loaded(tmp_path)
+    assert found.study.survey is not None
+    assert [estimators(found.study, question) for question in found.study.survey.questions] == [
+        ("gaussian",), ("ordinal", "gaussian"), ("gaussian", "ordinal"),
+    ]  # fmt: skip
+    plan = study.registration_payload(found, {"models": {}, "stimuli": ""})["plan"]
+    assert "linear mixed model" in plan[0]["method"]
+    assert "cumulative logit mixed model" in plan[1]["method"] and "±0.2 log-odds" in plan[1]["method"]
+    text = dict(methods(found.study, {}, ()))["Analysis"]
+    assert "“seven” was analysed by a cumulative logit mixed model" in text
+    assert "“averaged” was analysed by a linear mixed model" in text
+
+
+@pytest.mark.parametrize(
+    ("estimators", "sentence"),
+    [("{trust: ordinal}", "a slider from 0 to 100"), ("{sevn: linear}", "seven"), ("{seven: probit}", "ordinal")],
+)
+def test_an_estimator_that_cannot_be_is_told(tmp_path: Path, estimators: str, sentence: str) -> None:
+    with pytest.raises(Mistakes) as caught:
+        loaded(tmp_path, TEXT.replace("{averaged: linear}", estimators))
+    (mistake,) = map(str, caught.value.mistakes)
+    assert "analysis.estimators" in mistake and sentence in mistake and ":15" in mistake
