@@ -3,6 +3,7 @@ kinds of direction learn from that model."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 
 from contrafact import seeds
+from contrafact.counterfactual import slider
 from contrafact.counterfactual.noise_aware import noisy
-from contrafact.diffusion.denoiser import Denoiser, open_denoiser
+from contrafact.diffusion.denoiser import Denoiser, PixelDenoiser, open_denoiser
 from contrafact.diffusion.network import Spec
 from contrafact.diffusion.sample import sample
 from contrafact.diffusion.schedule import Schedule
@@ -105,6 +107,12 @@ def run(context: Context) -> dict[str, Any]:
     if any(direction.kind == "noise_aware" for direction in study.directions.values()):
         files["noise_aware"] = context.files.put_folder(_noise_aware(context, denoiser, data))
         models.append(ModelRecord("guide", "guide, noise-aware", files["noise_aware"]))
+    sliders = {}
+    for name, direction in study.directions.items():
+        if direction.kind == "slider":
+            folder = _slider(context, name, denoiser, data.images[chosen], conditions[: chosen.sum()], names)
+            sliders[name] = context.files.put_folder(folder)
+            models.append(ModelRecord("slider", name, sliders[name]))
     context.store.put_models(context.study_id, context.stage_run_id, models)
     return {
         **files,
@@ -113,16 +121,18 @@ def run(context: Context) -> dict[str, Any]:
         },
         "images_seen": result.images_seen,
         "loss": loss,
+        "sliders": sliders,
     }
 
 
 def conditioned(study: schema.Study) -> tuple[str, ...]:
-    """Covariates that any direction holds, then those that a condition shift aims at: conditions beside the score."""
+    """Covariates that any direction holds, then those that a condition shift or a slider aims at: conditions beside the
+    score."""
     held = [name for direction in study.directions.values() for name in direction.hold]
     aimed = [
         direction.target
         for direction in study.directions.values()
-        if direction.kind == "condition" and direction.target != "outcome"
+        if direction.kind in ("condition", "slider") and direction.target != "outcome"
     ]
     return tuple(dict.fromkeys([*held, *aimed]))
 
@@ -176,6 +186,40 @@ def _on_denoised(
         fit(guide, images, outcome, settings, seed, denoised=denoised)
         calibrate(guide, data.images[validation], data.outcome[validation][:, None])
     guide.save(folder)
+    return folder
+
+
+def _slider(
+    context: Context,
+    name: str,
+    denoiser: Denoiser,
+    images: np.ndarray,
+    conditions: np.ndarray,
+    names: tuple[str, ...],
+) -> Path:
+    """The adapter of one direction, trained on the values of its target and told every other condition."""
+    folder, direction = context.folder / f"slider_{name}", context.study.directions[name]
+    if folder.exists():
+        return folder
+    assert isinstance(denoiser, PixelDenoiser)
+    told = "score" if direction.target == "outcome" else direction.target
+    settings = direction.slider or schema.Slider()
+    adapter = slider.learned(
+        denoiser,
+        images,
+        conditions,
+        conditions[:, names.index(told)],
+        column=names.index(told),
+        **settings.model_dump(),
+        seed=seeds.integer(context.study.seed, "slider", name),
+        report=lambda step, loss: context.log_metrics({f"{name}/loss": loss}, step=step),
+    )
+    draft = folder.with_name(folder.name + ".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    adapter.save(draft / "adapter.safetensors")
+    draft.rename(folder)
+    context.log_artifact(folder, folder.name)
     return folder
 
 

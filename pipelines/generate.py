@@ -14,7 +14,10 @@ from contrafact.counterfactual import arms, delivery, mask
 from contrafact.counterfactual.contrast import discriminant, sides
 from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Reader, Sum
 from contrafact.counterfactual.edit import Edited, edit, reading_change
+from contrafact.counterfactual.latent import Latent, shifts
 from contrafact.counterfactual.noise_aware import NoiseAware
+from contrafact.counterfactual.slider import Adapter, Slider
+from contrafact.counterfactual.text import between_phrases, open_text_model
 from contrafact.counterfactual.unit import scaled
 from contrafact.diffusion.denoiser import Denoiser, open_denoiser, scale_from_w
 from contrafact.diffusion.invert import Path, invert
@@ -32,6 +35,9 @@ FOREIGN_UNIT = (0.05, 20.0)
 """How far a strength may be corrected where a direction's own unit is not that of the target."""
 
 
+LEARNED = 1_000
+"""Images of the training split at most from which a latent direction is learned."""
+
 PILOT = 8
 """Validation images at most on which the unit of such a direction is found."""
 
@@ -41,7 +47,7 @@ class Instruments:
     """What reads and draws pictures on the guide's side.
 
     ``guide`` reads photographs, ``steering`` clean estimates, ``noise_aware`` noisy images; ``conditions`` are those
-    of the denoiser, each with its mean and SD.
+    of the denoiser, each with its mean and SD; ``sliders`` its adapters by direction.
     """
 
     data: pack.Dataset
@@ -51,6 +57,7 @@ class Instruments:
     denoiser: Denoiser
     conditions: dict[str, dict[str, float]]
     noise_aware: Predictor | None
+    sliders: dict[str, Adapter]
 
     def reads(self, target: str) -> Reader:
         """The reading of photographs that a dose of ``target`` is counted in."""
@@ -63,6 +70,21 @@ class Instruments:
         assert self.probes is not None
         probes, number = self.probes, self.probes.names.index(target)
         return lambda x: probes.score(x)[:, number]
+
+    def column(self, target: str) -> int:
+        """The condition of the denoiser that tells ``target``."""
+        return list(self.conditions).index("score" if target == "outcome" else target)
+
+    def level(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The images' own values (n,) of the outcome's score or of a covariate, NaN where unknown."""
+        if name in ("outcome", "score"):
+            return self.guide.read(self.data.images[rows])[:, 0]
+        return self.data.covariates[name].to_numpy(float)[rows]
+
+    def condition(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """Standardised conditions (n, k) of the denoiser: the images' own, NaN where unknown."""
+        columns = [(self.level(name, rows) - unit["mean"]) / unit["sd"] for name, unit in self.conditions.items()]
+        return torch.tensor(np.stack(columns, 1), dtype=torch.float32)
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -91,7 +113,11 @@ def run(context: Context) -> dict[str, Any]:
     order = seeds.generator(study.seed, "stimuli").permutation(len(shown))
     facts: dict[str, Any] = {"stimuli": 0, "null_error": {}}
     noise_aware = Predictor.load(opened["noise_aware"]) if "noise_aware" in opened else None
-    instruments = Instruments(data, guide, steering, probes, denoiser, conditions, noise_aware)
+    sliders = {
+        name: Adapter.load(context.files.get_folder(sha, context.folder / f"slider_{name}") / "adapter.safetensors", denoiser)
+        for name, sha in upstream["finetune"]["sliders"].items()
+    }
+    instruments = Instruments(data, guide, steering, probes, denoiser, conditions, noise_aware, sliders)
     context.log_params({"doses": study.doses.grid, **study.arms.model_dump()})
     records = {image.key: image for image in context.store.images(context.study_id, split="stimuli")}
     for name, direction in study.directions.items():
@@ -137,25 +163,13 @@ def run(context: Context) -> dict[str, Any]:
                 f"{name}/guidance_scale": scale_from_w(direction.edit.w),
             }
         )
-        follow = _follow(context, name, instruments)
+        follow = _follow(context, name, instruments, direction.edit)
         batches = [chosen[k : k + direction.edit.batch] for k in range(0, len(chosen), direction.edit.batch)]
         for batch in context.progress(batches, len(batches), f"generate {name}"):
-            keys = [str(data.key[k]) for k in batch]
-            pixels = data.images[batch]
+            keys, pixels = [str(data.key[k]) for k in batch], data.images[batch]
             regions = _regions(context, direction.edit, keys)
-            results = _edits(
-                study,
-                direction,
-                follow,
-                denoiser,
-                instruments,
-                permuted,
-                pixels,
-                keys,
-                _condition(data, guide, conditions, batch),
-                np.stack([asked[k] for k in batch]),
-                regions,
-            )
+            wanted = np.stack([asked[k] for k in batch])
+            results = _edits(study, direction, follow, instruments, permuted, batch, wanted, regions)
             rows = []
             for i, key in enumerate(keys):
                 error = (
@@ -208,42 +222,94 @@ def _follow(
     context: Context,
     name: str,
     instruments: Instruments,
+    options: schema.Edit,
     away: Sequence[Reader] = (),
     hold: Sequence[str] = (),
 ) -> Direction:
-    """The direction ``name``; ``away`` are readings that stay besides what it holds itself."""
+    """The direction ``name`` on paths of ``options``; ``away`` are readings that stay besides what it holds itself."""
     direction = context.study.directions[name]
-    held = [instruments.steers(each) for each in dict.fromkeys((*direction.hold, *hold))]
+    kept = list(dict.fromkeys((*direction.hold, *hold)))
     match direction.kind:
         case "condition":
-            names = list(instruments.conditions)
-            return ConditionShift(names.index("score" if direction.target == "outcome" else direction.target))
+            return ConditionShift(instruments.column(direction.target))
         case "arithmetic":
             others = [_reading(context, other, instruments) for other in direction.orthogonal_to]
             return Sum(
                 [
-                    (weight, _follow(context, part, instruments, others, direction.hold))
+                    (weight, _follow(context, part, instruments, options, others, direction.hold))
                     for part, weight in direction.sum.items()
                 ]
             )
         case "noise_aware":
-            assert instruments.noise_aware is not None
-            classifier, names = instruments.noise_aware, list(instruments.noise_aware.names)
-            number = names.index(direction.target)
-            kept = tuple(names.index(each) for each in dict.fromkeys((*direction.hold, *hold)))
-            binary = classifier.targets[number].kind == "binary"
-            schedule = Schedule(instruments.denoiser.alphas_cumprod)
-            return _in_sd(
-                context, name, instruments, NoiseAware(classifier.raw, schedule, number, kept, binary)
-            )
-    return Guidance(_reading(context, name, instruments), [*held, *away], direction.edit.trust_radius)
+            follow: Direction = _noise_aware(instruments, direction.target, kept)
+        case "latent":
+            follow = _latent(context, name, instruments, options, kept)
+        case "slider":
+            follow = Slider(instruments.denoiser, instruments.sliders[name], instruments.column(direction.target))
+        case _:
+            held = [instruments.steers(each) for each in kept]
+            return Guidance(_reading(context, name, instruments), [*held, *away], direction.edit.trust_radius)
+
+    # These count their strength in something else than SD of the target: the unit is found on validation images.
+    rows = np.flatnonzero(instruments.data.split == "validation")[:PILOT]
+    path = _inverted(context.study, options, instruments, rows)
+    found = scaled(instruments.denoiser, path, follow, reading_change([instruments.reads(direction.target)]))
+    context.log_params({f"{name}/unit": found.unit})
+    return found
+
+
+def _noise_aware(instruments: Instruments, target: str, kept: Sequence[str]) -> NoiseAware:
+    classifier = instruments.noise_aware
+    assert classifier is not None
+    number, *held = map(classifier.names.index, (target, *kept))
+    binary = classifier.targets[number].kind == "binary"
+    schedule = Schedule(instruments.denoiser.alphas_cumprod)
+    return NoiseAware(classifier.raw, schedule, number, tuple(held), binary)
+
+
+def _latent(
+    context: Context, name: str, instruments: Instruments, options: schema.Edit, kept: Sequence[str]
+) -> Latent:
+    """Slopes of the bottleneck on images of the training split, the same for every image that is edited."""
+    study, data, denoiser = context.study, instruments.data, instruments.denoiser
+    rows = np.flatnonzero(data.split == "train")[:LEARNED]
+    values = [instruments.level(each, rows) for each in (study.directions[name].target, *kept)]
+    ladder = Schedule(denoiser.alphas_cumprod).timesteps(options.steps, options.depth).flip(0).tolist()
+    noise = torch.stack(
+        [torch.from_numpy(seeds.normal(denoiser.shape, study.seed, "latent", str(key))) for key in data.key[rows]]
+    )
+    try:
+        found = shifts(
+            denoiser,
+            as_input(data.images[rows]),
+            instruments.condition(rows),
+            torch.from_numpy(np.stack(values, 1)),
+            ladder,
+            noise,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"{context.loaded.path}: directions.{name}: {error}.",
+            hint="Aim at, and hold, covariates that are known for most images of the training split.",
+        ) from error
+    return Latent(denoiser, found)
 
 
 def _reading(context: Context, name: str, instruments: Instruments) -> Reader:
-    """The reading that a guidance or contrast direction follows."""
+    """The reading that a guidance, text or contrast direction follows."""
     direction, data = context.study.directions[name], instruments.data
     if direction.kind == "guidance":
         return instruments.steers(direction.target)
+    validation = as_input(data.images[data.split == "validation"])
+    if direction.kind == "text":
+        assert direction.text is not None
+        model = open_text_model(context.loaded.inputs[f"directions.{name}.text.model"])
+        try:
+            return between_phrases(model, direction.text.start, direction.text.end, validation)
+        except ValueError as error:
+            raise UserError(
+                f"{context.loaded.path}: directions.{name}.text: {error}.", hint="Use phrases that differ more."
+            ) from error
     train = data.split == "train"
     values = data.outcome if direction.target == "outcome" else data.covariates[direction.target].to_numpy(float)
     side = sides(torch.from_numpy(values[train].astype(float)), direction.between)
@@ -252,7 +318,7 @@ def _reading(context: Context, name: str, instruments: Instruments) -> Reader:
             instruments.steering.features,
             as_input(data.images[train]),
             side,
-            as_input(data.images[data.split == "validation"]),
+            validation,
         )
     except ValueError as error:
         raise UserError(
@@ -261,38 +327,25 @@ def _reading(context: Context, name: str, instruments: Instruments) -> Reader:
         ) from error
 
 
-def _in_sd(context: Context, name: str, instruments: Instruments, follow: Direction) -> Direction:
-    """The direction in units of 1 SD of its target, as found on validation images."""
-    direction, data = context.study.directions[name], instruments.data
-    rows = list(np.flatnonzero(data.split == "validation")[:PILOT])
-    condition = _condition(data, instruments.guide, instruments.conditions, rows)
-    keys = [str(data.key[k]) for k in rows]
-    path = _inverted(context.study, direction, instruments.denoiser, data.images[rows], keys, condition)
-    found = scaled(instruments.denoiser, path, follow, reading_change([instruments.reads(direction.target)]))
-    context.log_params({f"{name}/unit": found.unit})
-    return found
-
-
 def _inverted(
     study: schema.Study,
-    direction: schema.Direction,
-    denoiser: Denoiser,
-    pixels: np.ndarray,
-    keys: list[str],
-    condition: torch.Tensor,
+    options: schema.Edit,
+    instruments: Instruments,
+    rows: Sequence[int] | np.ndarray,
     region: torch.Tensor | None = None,
 ) -> Path:
-    """The images on their way up, as the direction asks; the noise of a path belongs to the image."""
-    options, noise = direction.edit, None
+    """The images of ``rows`` on their way up, as the direction asks; the noise of a path belongs to the image."""
+    data, denoiser, noise = instruments.data, instruments.denoiser, None
     if options.inversion != "direct":
         shape = (options.steps, *denoiser.shape)
+        keys = [str(data.key[k]) for k in rows]
         noise = torch.stack(
             [torch.from_numpy(seeds.normal(shape, study.seed, "inversion", key)) for key in keys], 1
         )
     return invert(
         denoiser,
-        as_input(pixels),
-        condition,
+        as_input(data.images[rows]),
+        instruments.condition(rows),
         kind=options.inversion,
         depth=options.depth,
         steps=options.steps,
@@ -316,44 +369,39 @@ def _regions(context: Context, options: schema.Edit, keys: list[str]) -> np.ndar
 def _bounded(
     study: schema.Study,
     direction: schema.Direction,
-    denoiser: Denoiser,
     instruments: Instruments,
-    pixels: np.ndarray,
-    keys: list[str],
-    condition: torch.Tensor,
+    rows: list[int],
     regions: np.ndarray | None,
 ) -> Path:
     """The images' paths, with the region that edits must stay in."""
-    options, region = direction.edit, None
+    options, region, pixels = direction.edit, None, instruments.data.images[rows]
     if regions is not None:
         region = torch.from_numpy(np.stack([decode.shrunk(each, pixels.shape[1]) for each in regions]))[:, None].float()
     elif options.mask == "saliency":
         region = mask.saliency(instruments.steers(direction.target), as_input(pixels), options.mask_quantile)
     elif options.mask == "conditions":
-        column = list(instruments.conditions).index("score" if direction.target == "outcome" else direction.target)
-        free = _inverted(study, direction, denoiser, pixels, keys, condition)
-        region = mask.conditional_difference(denoiser, free, column, options.mask_quantile)
-    return _inverted(study, direction, denoiser, pixels, keys, condition, region)
+        free = _inverted(study, options, instruments, rows)
+        column = instruments.column(direction.target)
+        region = mask.conditional_difference(instruments.denoiser, free, column, options.mask_quantile)
+    return _inverted(study, options, instruments, rows, region)
 
 
 def _edits(
     study: schema.Study,
     direction: schema.Direction,
     follow: Direction,
-    denoiser: Any,
     instruments: Instruments,
     permuted: Predictor | None,
-    pixels: np.ndarray,
-    keys: list[str],
-    condition: torch.Tensor,
+    rows: list[int],
     reach: np.ndarray,
     regions: np.ndarray | None,
 ) -> dict[str, tuple[np.ndarray, Edited]]:
-    """Draw numbers and edits of every arm for one batch of images; ``reach`` (n, d) what the guide is to move by."""
-    options = direction.edit
+    """Draw numbers and edits of every arm for a batch of images; ``reach`` (n, d) is what the guide is to move by."""
+    options, denoiser = direction.edit, instruments.denoiser
+    keys = [str(instruments.data.key[k]) for k in rows]
     read, steer = instruments.reads(direction.target), instruments.steers(direction.target)
     hold = [instruments.steers(held) for held in direction.hold]
-    path = _bounded(study, direction, denoiser, instruments, pixels, keys, condition, regions)
+    path = _bounded(study, direction, instruments, rows, regions)
     kept: dict[str, Any] = {
         "mask_quantile": options.change_quantile,
         "style": mask.style(options.style) if options.style else None,
@@ -390,25 +438,6 @@ def _edits(
             arms.matched(denoiser, path, along, treated, signs, **kept),
         )
     return results
-
-
-def _condition(
-    data: pack.Dataset, guide: Predictor, conditions: dict[str, dict[str, float]], rows: list[int]
-) -> torch.Tensor:
-    """Standardised conditions (n, k): the image's own score and its held covariates, NaN where unknown."""
-    columns = [
-        (
-            guide.read(data.images[rows])[:, 0]
-            if name == "score"
-            else data.covariates[name].to_numpy(float)[rows]
-        )
-        for name in conditions
-    ]
-    units = conditions.values()
-    return torch.tensor(
-        np.stack([(c - u["mean"]) / u["sd"] for c, u in zip(columns, units, strict=True)], 1),
-        dtype=torch.float32,
-    )
 
 
 def _permuted_guide(context: Context, data: pack.Dataset) -> Predictor:

@@ -1,7 +1,9 @@
 """Every kind of direction: exact at dose 0, blind to the batch, holding what is held, deaf to what is no number."""
 
 from collections.abc import Callable
+from pathlib import Path as PathOf
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,15 +11,18 @@ from torch import Tensor
 from contrafact.counterfactual.contrast import discriminant, sides
 from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Sum, orthogonal
 from contrafact.counterfactual.edit import edit, reading_change
+from contrafact.counterfactual.latent import Latent, shifts
 from contrafact.counterfactual.noise_aware import NoiseAware
+from contrafact.counterfactual.slider import Adapter, Slider, learned
 from contrafact.counterfactual.unit import scaled
-from contrafact.diffusion.denoiser import PixelDenoiser
-from contrafact.diffusion.invert import Path, invert, replay
+from contrafact.diffusion.denoiser import PixelDenoiser, Prediction
+from contrafact.diffusion.invert import Path, Step, invert, replay
 from contrafact.diffusion.network import Spec, fresh
 from contrafact.diffusion.schedule import cosine
 from contrafact.predictors.networks import GuideNet, build
 
 SIZE = 16
+LADDER = cosine(100).timesteps(4, 0.6).flip(0).tolist()
 
 
 def denoiser() -> PixelDenoiser:
@@ -59,12 +64,30 @@ def noise_aware(hold: tuple[int, ...] = (1,), binary: bool = True) -> NoiseAware
     return NoiseAware(lambda x: 50 * network(x), cosine(100), 0, hold, binary)
 
 
+def latent() -> Latent:
+    model, x = denoiser(), pictures(24, seed=8)
+    values = torch.stack([left(x), right(x)], 1)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    return Latent(model, shifts(model, x, torch.zeros(24, 2), values, LADDER, noise))
+
+
+def slider() -> Slider:
+    model = denoiser()
+    adapter = Adapter(model, rank=2, seed=3)
+    with torch.no_grad():  # a fresh adapter says nothing
+        for up in adapter.up:
+            up.weight.normal_(generator=torch.Generator().manual_seed(5))  # type: ignore[union-attr, operator]
+    return Slider(model, adapter, 1)
+
+
 KINDS: dict[str, Callable[[], Direction]] = {
     "condition": lambda: ConditionShift(1),
     "guidance": lambda: Guidance(left, [right]),
     "contrast": contrast,
     "noise_aware": noise_aware,
     "noise_aware value": lambda: noise_aware((), binary=False),
+    "latent": latent,
+    "slider": slider,
     "sum": lambda: Sum([(1.0, ConditionShift()), (-0.5, Guidance(left))]),
     "orthogonal": lambda: Sum([(1.0, Guidance(left, [right]))]),
 }
@@ -74,9 +97,9 @@ def inverted(x: Tensor, model: PixelDenoiser) -> Path:
     return invert(model, x, torch.zeros(len(x), 2), depth=0.6, steps=4)
 
 
-def followed(direction: Direction, x: Tensor, doses: Tensor) -> Tensor:
+def followed(direction: Direction, x: Tensor, doses: Tensor, model: PixelDenoiser | None = None) -> Tensor:
     """(n, d, c, h, w), open loop."""
-    model = denoiser()
+    model = model or denoiser()
     target = doses.repeat(len(x), 1)
     measure = reading_change([left])
     return edit(model, inverted(x, model), direction, target, target, measure, corrections=0).images
@@ -206,3 +229,90 @@ def test_a_direction_of_a_foreign_unit_is_counted_in_what_it_moves() -> None:
         for dose in (torch.tensor([1.0]), torch.tensor([-1.0]))
     ]
     assert float(moved[0] - moved[1]) / 2 == pytest.approx(1, rel=0.5)
+
+
+def test_a_latent_direction_is_the_partial_slope_and_orthogonal_to_what_is_held() -> None:
+    """A bottleneck that is linear in two values: the shift is the first one's slope without the second one's."""
+
+    class Linear(torch.nn.Module):
+        """A network whose bottleneck is a linear map of the picture, and whose clean estimate reads it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.mid_block = torch.nn.Linear(12, 5, bias=False)
+
+    class Reading:
+        unet, shape, alphas_cumprod = Linear(), (3, 2, 2), cosine(100).alphas_cumprod
+
+        @torch.no_grad()
+        def predict(
+            self, x: Tensor, t: Tensor, condition: Tensor | None = None, keep: Tensor | None = None
+        ) -> Prediction:
+            return Prediction(x + self.unet.mid_block(x.flatten(1)).sum(1)[:, None, None, None], x)
+
+    model, ladder = Reading(), (9, 19)
+    values = torch.randn(200, 2, generator=torch.Generator().manual_seed(3))
+    values[:, 1] = 0.6 * values[:, 0] + 0.8 * values[:, 1]
+    values = (values - values.mean(0)) / values.std(0)
+    axes = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(4))
+    x = torch.einsum("nv,vchw->nchw", values, axes)
+    found = shifts(model, x, None, values, ladder, torch.zeros_like(x))
+    slopes = model.unet.mid_block(axes.flatten(1)).detach() * float(cosine(100).alpha_bar(9).sqrt())
+    wanted = slopes[0] - slopes[1] * (slopes[0] @ slopes[1]) / slopes[1].pow(2).sum()
+    assert torch.allclose(found[0], wanted, atol=1e-3)
+    assert abs(float(found[1] @ slopes[1])) < 1e-3
+
+    path = invert(model, x[:2], None, depth=0.2, steps=2)
+    step_change = Latent(model, found).push(path, torch.arange(2), torch.tensor([0.0, 2.0])).change
+    assert step_change is not None
+    moved = step_change(Step(1, torch.arange(2), path.clean[0], path.clean[0], path.x[1], 9, None))
+    assert float(moved[0].abs().max()) < 1e-6
+    assert torch.allclose(moved[1], torch.full_like(moved[1], 2 * float(found[0].sum())), atol=1e-4)
+
+    unknown = values.clone()
+    unknown[4:, 1] = torch.nan
+    with pytest.raises(ValueError, match="known and vary, and has 4"):
+        shifts(model, x, None, torch.cat([unknown, values[:, :1] ** 2], 1), ladder, torch.zeros_like(x))
+
+
+def test_parts_of_a_sum_see_the_condition_that_the_whole_is_under() -> None:
+    """A latent part adds what it adds, and does not take back the shift of the condition beside it."""
+    model, x = denoiser(), pictures(2)
+    path, index, one = inverted(x, model), torch.arange(2), torch.ones(2)
+    still = Latent(model, torch.zeros_like(latent().shifts))
+    both = Sum([(1.0, ConditionShift(1)), (1.0, still)]).push(path, index, one)
+    alone = ConditionShift(1).push(path, index, one)
+    made = [replay(model, path, index, push.condition, push.change) for push in (both, alone)]
+    assert float((made[0] - made[1]).abs().max()) < 1e-5
+
+
+def test_a_slider_learns_the_factor_and_comes_back_from_disk(tmp_path: PathOf) -> None:
+    """Dark and light left halves: trained, the adapter draws them apart; a fresh one and scale 0 do nothing."""
+    model, n = denoiser(), 64
+    values = np.linspace(-1, 1, n)
+    shade = np.repeat((values * 60)[:, None, None, None], SIZE // 2, 2)
+    images = np.full((n, SIZE, SIZE, 3), 128.0) + np.random.default_rng(1).normal(0, 5, (n, SIZE, SIZE, 3))
+    images[:, :, : SIZE // 2] += shade
+    losses: list[float] = []
+    conditions = np.stack([np.zeros(n), values], 1)
+    adapter = learned(
+        model, images.clip(0, 255).astype(np.uint8), conditions, values, column=1, rank=4, images_seen=800, batch=8,
+        learning_rate=5e-3, seed=2, report=lambda step, loss: losses.append(loss),
+    )  # fmt: skip
+    assert len(losses) == 2 and losses[1] < losses[0]
+    adapter.save(tmp_path / "adapter.safetensors")
+    again = Adapter.load(tmp_path / "adapter.safetensors", model)
+    x = torch.from_numpy(images[28:36]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    doses = torch.tensor([-1.0, 0.0, 1.0])
+
+    def reading(one: Adapter) -> Tensor:
+        return left(followed(Slider(model, one, 1), x, doses, model).flatten(0, 1)).view(8, 3)
+
+    found = reading(adapter)
+    assert torch.equal(found, reading(again))
+    assert float((found[:, 2] - found[:, 0]).mean()) > 0.3
+    assert float((found[:, 1] - left(x)).abs().max()) < 1e-3
+    assert float((reading(Adapter(model)) - left(x)[:, None]).abs().max()) < 1e-3
+    with pytest.raises(ValueError, match="known and differ, and has 0"):
+        learned(model, images.astype(np.uint8), conditions, np.full(n, np.nan), column=1, rank=4, images_seen=16,
+                batch=16, learning_rate=1e-3, seed=2)  # fmt: skip

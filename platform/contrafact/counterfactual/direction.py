@@ -133,7 +133,7 @@ def orthogonal(row: Tensor, others: Tensor) -> Tensor:
         return row
     gram = others @ others.transpose(1, 2)
     ridge = 1e-6 * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] + 1e-20
-    share = torch.linalg.solve(gram + ridge * torch.eye(gram.shape[-1]), others @ row[..., None])
+    share = torch.linalg.solve(gram + ridge * torch.eye(gram.shape[-1], dtype=gram.dtype), others @ row[..., None])
     return row - (others.transpose(1, 2) @ share)[..., 0]
 
 

@@ -31,8 +31,9 @@ def scaled(denoiser: Denoiser, path: Path, direction: Direction, measure: Measur
     """``direction`` in units that move ``measure`` by 1, as a mean over the images of ``path``.
 
     The unit is the lowest strength where half the difference between plus and minus reaches 1, interpolated between
-    powers of 4; where none does, the strength that reaches furthest. The edits behind it are made once, without
-    mask; the engine corrects each image's strength from there.
+    powers of 4; where none does, the strength that moves the reading most, whichever way: what a direction does
+    instead of what it should is to be seen. The edits behind it are made once, without mask; the engine corrects each
+    image's strength from there.
     """
     n, k = path.x.shape[1], len(LADDER)
     strengths = torch.tensor([*LADDER, *(-each for each in LADDER)]).repeat(n, 1)
@@ -44,4 +45,4 @@ def scaled(denoiser: Denoiser, path: Path, direction: Direction, measure: Measur
             share = (1 - last[1]) / (found - last[1])
             return Scaled(direction, last[0] + share * (strength - last[0]))
         last = (strength, found)
-    return Scaled(direction, LADDER[max(range(k), key=lambda i: moved[i])])
+    return Scaled(direction, LADDER[max(range(k), key=lambda i: abs(moved[i]))])

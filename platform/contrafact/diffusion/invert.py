@@ -51,7 +51,8 @@ class Path:
 class Step:
     """What a push may look at: step number, rows' images, clean estimates now and on the unedited path.
 
-    ``x`` (m, c, h, w) is the noisy image that ``clean`` was estimated from, ``t`` its time.
+    ``x`` (m, c, h, w) is the noisy image that ``clean`` was estimated from, ``t`` its time, ``condition`` (m, k) or
+    None what it was estimated under.
     """
 
     number: int
@@ -60,6 +61,7 @@ class Step:
     reference: Tensor
     x: Tensor
     t: int
+    condition: Tensor | None
 
 
 def _step_mean(schedule: Schedule, prediction: Prediction, t: int, s: int, eta: float) -> Tensor:
@@ -178,7 +180,7 @@ def replay(
         noisy, prediction = x, _predict(denoiser, x, t, condition, path.w)
         x = _step_mean(schedule, prediction, t, s, path.eta) + path.residual[k - 1][index]
         if change is not None:
-            step = Step(k, index, prediction.clean, path.clean[k - 1][index], noisy, t)
+            step = Step(k, index, prediction.clean, path.clean[k - 1][index], noisy, t, condition)
             x = x + float(schedule.alpha_bar(s).sqrt()) * change(step)
         if path.region is not None:
             x = _within(path.region[index], k, x, path.x[k - 1][index])

@@ -80,6 +80,11 @@ def _direction(study: Study, direction: Direction) -> str:
         "guidance": "by the guide's gradient on the clean estimate",
         "contrast": "along a linear discriminant of the guide's features between two sets of images",
         "noise_aware": "by the gradient of a classifier trained on noisy images",
+        "text": f"from the phrase “{direction.text.start}” to “{direction.text.end}” as an open_clip model sees them"
+        if direction.text
+        else "",
+        "slider": "by the scale of a low-rank adapter trained for it",
+        "latent": "along the slope of the network's bottleneck on the target",
         "arithmetic": "along " + " + ".join(f"{w:g} × “{name}”" for name, w in direction.sum.items())
         + (f", orthogonal to {', '.join(direction.orthogonal_to)}" if direction.orthogonal_to else ""),
     }[direction.kind]

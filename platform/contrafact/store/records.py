@@ -83,7 +83,7 @@ class ImageRecord:
 class ModelRecord:
     """A trained model; ``files_sha256`` is the folder's hash in ``Files``, ``quality`` plain JSON."""
 
-    role: Literal["guide", "judge", "probe_guide", "probe_judge", "reader", "denoiser", "placebo"]
+    role: Literal["guide", "judge", "probe_guide", "probe_judge", "reader", "denoiser", "placebo", "slider"]
     name: str
     files_sha256: str
     quality: Mapping[str, Any] = field(default_factory=dict)

@@ -210,9 +210,12 @@ def _inputs(raw: rules.Raw, base: Path, data: Path | None) -> tuple[dict[str, Pa
     findings: list[Finding] = []
     contested = sum(raw.get(name) is not None for name in rules.SOURCES) > 1
     keys: list[Loc] = [("images", "manifest"), ("images", "extra"), ("images", "folder")]
-    for loc in [*keys, ("stimuli", "manifest"), ("stimuli", "folder"), ("model", "start")]:
-        section = raw.get(str(loc[0]))
-        value = section.get(loc[1]) if isinstance(section, dict) else None
+    directions = raw.get("directions")
+    texts = [("directions", name, "text", "model") for name in (directions if isinstance(directions, dict) else ())]
+    for loc in [*keys, ("stimuli", "manifest"), ("stimuli", "folder"), ("model", "start"), *texts]:
+        value: Any = raw
+        for part in loc:
+            value = value.get(part) if isinstance(value, dict) else None
         if not isinstance(value, str) or (loc == ("model", "start") and value == "scratch"):
             continue
         path, finding = _resolved_path(loc, value, base, data)
@@ -220,8 +223,10 @@ def _inputs(raw: rules.Raw, base: Path, data: Path | None) -> tuple[dict[str, Pa
             findings.append(finding)
         elif path is not None:
             paths[dotted(loc)] = path
-            if loc[1] in ("manifest", "extra") and not contested:
+            if loc[-1] in ("manifest", "extra") and not contested:
                 findings += _columns(raw, loc, path)
+            elif loc[-1] == "model":
+                findings += _text_model(loc, path)
     for name in ("images", "stimuli"):
         if f"{name}.manifest" in paths:
             paths.setdefault(f"{name}.folder", paths[f"{name}.manifest"].parent)
@@ -235,7 +240,7 @@ def _resolved_path(loc: Loc, text: str, base: Path, data: Path | None) -> tuple[
         if data is None:
             allowed = "the environment variable CONTRAFACT_DATA set to the folder of the data"
             return None, Finding(loc, f"{shown(text)}, but no CONTRAFACT_DATA", allowed)
-    wanted_file = loc[1] in ("manifest", "extra")
+    wanted_file = loc[-1] in ("manifest", "extra")
     try:
         # A function, because a backslash in the folder's name must stay a backslash.
         expanded = re.sub(r"\$\{?CONTRAFACT_DATA\}?", lambda _: str(data), text)
@@ -252,6 +257,16 @@ def _resolved_path(loc: Loc, text: str, base: Path, data: Path | None) -> tuple[
             loc, f"{shown(text)}, where no such {kind} is", f"a {kind} that exists (seen from {base})"
         )
     return path, None
+
+
+def _text_model(loc: Loc, folder: Path) -> list[Finding]:
+    """Whether a folder holds the two files of an open_clip model; whether they fit is seen when it is opened."""
+    weights = len(list(folder.glob("*.safetensors")))
+    if (folder / "open_clip_config.json").is_file() and weights == 1:
+        return []
+    here = f"{'a' if (folder / 'open_clip_config.json').is_file() else 'no'} open_clip_config.json"
+    found = f"{folder.name}, with {here} and {weights or 'no'} .safetensors"
+    return [Finding(loc, found, "a folder with open_clip_config.json and the weights as one .safetensors file")]
 
 
 def _columns(raw: rules.Raw, loc: Loc, manifest: Path) -> list[Finding]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator
@@ -39,10 +40,10 @@ STAGES = {
     "predict": _Stage(("ingest",), ("predictors", "doses.support")),
     "finetune": _Stage(
         ("predict",),
-        ("model", "directions.*.kind", "directions.*.target", "directions.*.hold"),
+        ("model", "directions.*.kind", "directions.*.target", "directions.*.hold", "directions.*.slider"),
         ("model.start",),
     ),
-    "generate": _Stage(("predict", "finetune"), ("directions", "doses", "arms")),
+    "generate": _Stage(("predict", "finetune"), ("directions", "doses", "arms"), ("directions.*.text.model",)),
     "gate": _Stage(("generate",), ("gate", "survey.respondents.reads")),
     "field": _Stage(("gate",), ("review", "survey", "hypotheses")),
     "analyse": _Stage(("field",), ("hypotheses", "analysis")),
@@ -82,7 +83,11 @@ def plan(loaded: LoadedStudy, *, pipelines: Path | None = None) -> tuple[Planned
             "stage": name,
             "study": {section: _pick(values, section.split(".")) for section in stage.sections},
             "upstream": {each: done[each].hash for each in stage.upstream},
-            "files": {key: list(_content_hashes(loaded, key)) for key in stage.files if key in loaded.inputs},
+            "files": {
+                key: list(_content_hashes(loaded, key))
+                for pattern in stage.files
+                for key in fnmatch.filter(loaded.inputs, pattern)
+            },
             "source": code.hashes(folder / f"{name}.py"),
         }
         # Not sorted: the order of directions and covariates is part of what a stage reads.

@@ -189,7 +189,7 @@ def _directions(raw: Raw) -> Iterator[Finding]:
                 yield _unknown((*here, "hold", index), word, covariates)
 
 
-READING = ("guidance", "contrast")
+READING = ("guidance", "contrast", "text")
 """Kinds that follow a reading of the picture, so that another direction can be made orthogonal to them."""
 
 

@@ -206,10 +206,27 @@ class Edit(Part):
         return (self.guidance_scale - 1) if self.guidance_scale is not None else (self.guidance_weight or 0.0)
 
 
+class Slider(Part):
+    """The adapter of a `slider`."""
+
+    rank: Annotated[int, Field(ge=1, le=64)] = 4
+    images_seen: Count = Field(default=16_000, description="images shown in training, repeats counted")
+    batch: Count = 32
+    learning_rate: Positive = 2e-3
+
+
+class Text(Part):
+    """What a `text` direction goes by."""
+
+    model: Annotated[str, Field(description="folder of an open_clip model: open_clip_config.json and a .safetensors file")]
+    start: Annotated[str, Field(min_length=1, max_length=300, description="phrase of what negative doses go to")]
+    end: Annotated[str, Field(min_length=1, max_length=300, description="phrase of what positive doses go to")]
+
+
 class Direction(Part):
     """What is to change, and what must not."""
 
-    kind: Literal["condition", "guidance", "contrast", "arithmetic", "noise_aware"] = Field(
+    kind: Literal["condition", "guidance", "contrast", "arithmetic", "noise_aware", "latent", "slider", "text"] = Field(
         default="condition",
         description="how the picture is moved; docs/directions.md has every kind",
     )
@@ -228,17 +245,22 @@ class Direction(Part):
     orthogonal_to: tuple[Name, ...] = Field(
         default=(), description="`arithmetic`: directions whose readings stay where they are"
     )
+    slider: Slider | None = Field(default=None, description="`slider`: how its adapter is trained")
+    text: Text | None = Field(default=None, description="`text`: model and phrases")
     edit: Edit = Edit()
 
     @model_validator(mode="after")
     def _own_fields(self) -> Direction:
         if self.between is not None and not self.between[0] < self.between[1]:
             raise ValueError("`between` as a lower and a higher level")
-        for name, kind in (("between", "contrast"), ("sum", "arithmetic"), ("orthogonal_to", "arithmetic")):
+        own = {"between": "contrast", "sum": "arithmetic", "orthogonal_to": "arithmetic", "slider": "slider", "text": "text"}
+        for name, kind in own.items():
             if getattr(self, name) and self.kind != kind:
                 raise ValueError(f"`{name}` with kind {kind} alone")
         if self.kind == "arithmetic" and not self.sum:
             raise ValueError("`sum`, the weights of other directions, with kind arithmetic")
+        if self.kind == "text" and self.text is None:
+            raise ValueError("`text`, the model and two phrases, with kind text")
         return self
 
 
