@@ -321,11 +321,16 @@ def _read_by_respondents(
 
     doses = np.array(study.doses.grid)
     n, d = treated.shape[:2]
-    own = data.factors.loc[[row_of[key] for key in images], list(worlds.FACTORS)].to_numpy(float)
+    own = data.factors.loc[[row_of[key] for key in images]].to_numpy(float)
     size, flat = treated.shape[2], treated.reshape(n * d, *treated.shape[2:])
     judged = judge.read(flat)[:, 0].reshape(n, d)
     truth = worlds.counterfactuals(
-        own, study.world.cause, judged - judged[:, doses == 0], lambda x: judge.read(x)[:, 0], size
+        own,
+        study.world.cause,
+        judged - judged[:, doses == 0],
+        lambda x: judge.read(x)[:, 0],
+        size,
+        study.world.name,
     )
     seen = reader.read(truth.reshape(flat.shape))[:, column].reshape(n, d)
     read = reader.read(flat).reshape(n, d, -1)

@@ -128,12 +128,12 @@ def _rendered(study: schema.Study, images: schema.Images) -> Ingested:
     for name, covariate in images.covariates.items():
         if covariate.kind == "binary":
             raise UserError(f"`images.covariates.{name}` is a continuous factor of the world.", hint="Remove `kind`.")
-    drawn = worlds.sample(study.world, study.seed)
+    drawn = worlds.sample(study.world, study.seed, images.outcome.kind)
     factors = pd.DataFrame(drawn.factors, columns=list(drawn.names))
     keys = [f"{study.world.name}_{k:06d}" for k in range(len(factors))]
     rows = pd.DataFrame({"key": keys, "unit_id": keys, "outcome": drawn.outcome})
     rows = rows.assign(width=images.size, height=images.size, source_sha256=None)
-    return Ingested(worlds.render(drawn.factors, images.size), rows, factors[list(images.covariates)], factors)
+    return Ingested(worlds.render(drawn.factors, images.size, study.world.name), rows, factors[list(images.covariates)], factors)
 
 
 # --- photographs ----------------------------------------------------------------------------------------------

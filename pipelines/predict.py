@@ -141,8 +141,8 @@ def _reader(context: Context) -> Path:
     if not folder.exists():
         size = study.images.size if study.images else schema.Images().size
         seed = seeds.integer(study.seed, "reader")
-        own = worlds.sample(schema.World(name=study.world.name, images=READER_IMAGES + 1_000), seed)
-        pictures = worlds.render(own.factors, size)
+        own = worlds.sample(study.world.model_copy(update={"kind": "true", "images": READER_IMAGES + 1_000}), seed)
+        pictures = worlds.render(own.factors, size, study.world.name)
         fresh = slice(READER_IMAGES, None)
         reader = Predictor(
             "judge", targets_of(own.names, ["continuous"] * len(own.names), own.factors), [seed]

@@ -1,10 +1,11 @@
-"""The rendered faces: deterministic, true to their factors, and good for a known counterfactual."""
+"""The rendered worlds: deterministic, true to their factors, and good for a known counterfactual."""
 
 import numpy as np
 import pytest
 
 from contrafact.images import worlds
 from contrafact.study.schema import World
+from contrafact.study.worlds import WORLD_FACTORS
 
 
 def test_the_planted_correlation_and_the_truncation_hold() -> None:
@@ -27,6 +28,46 @@ def test_outcome_follows_the_cause_only_where_it_should() -> None:
     for kind, low, high in (("true", 0.5, 0.7), ("confounded", 0.5, 0.7), ("null_outcome", -0.03, 0.03)):
         drawn = worlds.sample(World(kind=kind, images=10_000), seed=1)
         assert low < np.corrcoef(drawn.factors[:, 0], drawn.outcome)[0, 1] < high
+
+
+def test_a_continuous_outcome_is_the_cause_and_noise_of_one_sd() -> None:
+    world = World(name="products", kind="confounded", images=10_000, cause="label", nuisance="backdrop", effect=2)
+    drawn = worlds.sample(world, seed=1, outcome="continuous")
+    slope, level = np.polyfit(drawn.factors[:, 0], drawn.outcome, 1)
+    assert (slope, level) == (pytest.approx(2, abs=0.05), pytest.approx(0, abs=0.05))
+    assert np.std(drawn.outcome - slope * drawn.factors[:, 0]) == pytest.approx(1, abs=0.03)
+    assert np.corrcoef(drawn.factors[:, :2].T)[0, 1] == pytest.approx(0.5, abs=0.03)
+    coin = worlds.sample(world, seed=1)
+    np.testing.assert_array_equal(coin.factors, drawn.factors)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("world", WORLD_FACTORS)
+def test_every_factor_can_be_seen_and_never_saturates(world: str, size: int) -> None:
+    """Each step of a factor changes pixels, the last ones hardly less than the middle ones."""
+    for k, name in enumerate(WORLD_FACTORS[world]):
+        moved = np.zeros((5, len(WORLD_FACTORS[world])))
+        moved[:, k] = [-2.4, -1.2, 0, 1.2, 2.4]
+        pixels = worlds.render(moved, size, world).astype(float)
+        assert ((np.abs(pixels[4] - pixels[0]).sum(-1) > 24).mean()) > 0.004, f"{name} cannot be seen"
+        steps = np.abs(np.diff(pixels, axis=0)).mean((1, 2, 3))
+        # The longest hair of a face ends behind the shirt.
+        assert name == "hair_length" or steps.min() > 0.2 * steps.max(), f"{name} saturates: {steps}"
+
+
+def test_parts_of_a_product_stay_where_they_are() -> None:
+    """The label is on the body, the backdrop behind it, the cap on top."""
+    names, size = WORLD_FACTORS["products"], 64
+    plain = worlds.render(np.zeros((1, len(names))), size, "products").astype(int)
+
+    def touched(name: str) -> np.ndarray:
+        moved = np.zeros((1, len(names)))
+        moved[0, names.index(name)] = 2.0
+        return np.abs(worlds.render(moved, size, "products").astype(int) - plain).sum(-1)[0] > 12
+
+    assert not touched("label")[: size // 3].any() and touched("cap")[: size // 3].any()
+    assert (touched("backdrop") & touched("warmth")).mean() < 0.05, "soft edges at most"
+    assert not touched("warmth")[:, : size // 5].any() and touched("backdrop")[:, : size // 5].any()
 
 
 @pytest.mark.parametrize("size", [32, 64])

@@ -19,7 +19,6 @@ from contrafact import study
 from contrafact.errors import Mistakes, UserError
 from contrafact.images.worlds import FACTORS
 from contrafact.study.source import MAX_BYTES
-from contrafact.study.worlds import FACES_FACTORS
 
 BROKEN = Path(__file__).parent / "broken_studies"
 TEMPLATES = Path(__file__).parents[1] / "studies" / "templates"
@@ -33,6 +32,7 @@ directions:
     hold:
       - skin
       - brow
+images: {covariates: {skin: {}, brow: {}}}
 """
 
 
@@ -101,10 +101,6 @@ def test_what_is_no_file_is_one_sentence(tmp_path: Path, target: str) -> None:
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="1024 KiB"):
         study.load(written(tmp_path, b"#" * (MAX_BYTES + 1)))
-
-
-def test_the_factors_of_the_world_are_those_that_are_rendered() -> None:
-    assert FACES_FACTORS == FACTORS
 
 
 # --- nothing but UserError ------------------------------------------------------------------------------------
@@ -177,7 +173,7 @@ def test_any_values_are_loaded_or_told(tmp_path: Path, values: dict[str, object]
 
 
 @FUZZ
-@given(st.sampled_from(["faces_world", "photographs", "own_stimuli"]), st.data())
+@given(st.sampled_from(["faces_world", "products_world", "photographs", "own_stimuli"]), st.data())
 def test_a_study_with_some_values_exchanged_is_loaded_or_told(
     tmp_path: Path, template: str, data: st.DataObject
 ) -> None:

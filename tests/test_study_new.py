@@ -12,7 +12,7 @@ import pytest
 from contrafact import bundle, study
 from contrafact.cli import main
 
-TEMPLATES = ("faces_world", "photographs", "own_stimuli")
+TEMPLATES = ("faces_world", "products_world", "photographs", "own_stimuli")
 
 
 def cli(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

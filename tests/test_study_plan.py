@@ -14,6 +14,7 @@ WORLD = """\
 study: planned
 title: A planned study
 world: {kind: confounded, images: 2000}
+images: {covariates: {skin: {}, brow: {}}}
 directions:
   up: {hold: [skin, brow]}
 survey:
@@ -87,7 +88,7 @@ EDITS = {
     "default_written_out": ("title:", "seed: 1\ntitle:", None),
     "seed": ("title:", "seed: 2\ntitle:", "ingest"),
     "images": ("images: 2000", "images: 3000", "ingest"),
-    "size": ("directions:", "images: {size: 64}\ndirections:", "ingest"),
+    "size": ("images: {cov", "images: {size: 64, cov", "ingest"),
     "guide": ("directions:", "predictors: {guide: {heads: 2}}\ndirections:", "predict"),
     "hold": ("hold: [skin, brow]", "hold: [skin]", "finetune"),
     "order_of_hold": ("hold: [skin, brow]", "hold: [brow, skin]", "finetune"),
@@ -214,7 +215,7 @@ def test_the_forecast_of_a_rendered_study(tmp_path: Path) -> None:
     assert list(forecast) == list(STAGES)
     assert forecast["finetune"].seconds == pytest.approx(110_000 / 400)
     assert sum(one.money for one in forecast.values()) == 0
-    path.write_text(WORLD + "images: {size: 64}\n")
+    path.write_text(WORLD.replace("images: {cov", "images: {size: 64, cov"))
     assert study.expected(study.load(path))[2].seconds == pytest.approx(4 * 110_000 / 400)
 
 

@@ -16,6 +16,7 @@ TEXT = """\
 study: frozen
 title: A frozen study
 world: {}
+images: {covariates: {skin: {}}}
 directions:
   up: {hold: [skin]}
 survey:

@@ -13,6 +13,7 @@ TEXT = """\
 study: scales
 title: Three scales
 world: {}
+images: {covariates: {skin: {}}}
 directions:
   up: {hold: [skin]}
 survey:
@@ -56,4 +57,4 @@ def test_an_estimator_that_cannot_be_is_told(tmp_path: Path, estimators: str, se
     with pytest.raises(Mistakes) as caught:
         loaded(tmp_path, TEXT.replace("{averaged: linear}", estimators))
     (mistake,) = map(str, caught.value.mistakes)
-    assert "analysis.estimators" in mistake and sentence in mistake and ":15" in mistake
+    assert "analysis.estimators" in mistake and sentence in mistake and ":16" in mistake

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from contrafact.study.worlds import WORLD_FACTORS
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 NOISY, CALM = "respondents: {slope: 20}", "noise_sd: 3, lapse: 0, inattentive: 0}"
 
@@ -58,3 +60,23 @@ def test_the_mark_of_editing_is_caught_and_claims_nothing(fresh: Any, changed: C
     assert statement(found, component="even", arm="treated")["low"] > 0, "people react to the mark alone"
     primary = statement(found, id="H1")
     assert primary["verdict"] is False and primary["p_adjusted"] > 0.05
+
+
+def test_a_continuous_outcome_of_products_goes_from_pixels_to_a_claim(
+    fresh: Any, changed: Callable[..., Path]
+) -> None:
+    study = changed(
+        ("world: {kind: confounded, images: 500, cause: groom, nuisance: skin,",
+         "world: {name: products, kind: confounded, images: 500, cause: label, nuisance: backdrop,"),
+        ("  size: 16\n", "  size: 16\n  outcome: {kind: continuous}\n"),
+        ("{skin: {kind: continuous, protected: true}}", "{backdrop: {}}"),
+        ("hold: [skin]", "hold: [backdrop]"),
+        (NOISY, f"respondents: {{reads: label, slope: 20, {CALM}"),
+    )  # fmt: skip
+    assert fresh.run(study).said["stopped"] is None
+    predicted = facts(fresh, "predict")
+    for role in ("guide", "judge"):
+        assert predicted[role]["metric"] == "r2" and predicted[role]["low"] > 0
+    gated, found = facts(fresh, "gate"), facts(fresh, "analyse")
+    assert gated["directions"]["outcome"]["slope"] > 0 and gated["factor_slopes"].keys() == set(WORLD_FACTORS["products"])
+    assert found["truth"] > 0 and statement(found, id="H1")["estimate"] > 0

@@ -16,6 +16,7 @@ class Template(StrEnum):
     """The files of studies/templates/."""
 
     faces_world = "faces_world"
+    products_world = "products_world"
     photographs = "photographs"
     own_stimuli = "own_stimuli"
 

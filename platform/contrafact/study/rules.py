@@ -12,7 +12,7 @@ from typing import Any
 from contrafact.errors import nearest
 from contrafact.study import schema
 from contrafact.study.source import Finding, Loc, shown
-from contrafact.study.worlds import FACES_FACTORS, WORLD_FACTORS
+from contrafact.study.worlds import WORLD_FACTORS
 
 SOURCES = ("world", "images", "stimuli")
 WITH_WORLD = ("outcome", "size", "splits", "covariates")
@@ -86,10 +86,11 @@ def _images_of_a_world(raw: Raw) -> Iterator[Finding]:
         if name in schema.Images.model_fields and name not in WITH_WORLD:
             found = f"'{name}', which a rendered world would ignore"
             yield Finding(("images", name), found, f"beside a world: {_words(WITH_WORLD)}")
-    for key, only in (("column", "outcome"), ("kind", "binary")):
-        given = _at(raw, "images", "outcome", key)
-        if isinstance(given, str) and given != only:
-            yield Finding(("images", "outcome", key), shown(given), f"{only}, as the world draws it", only)
+    column = _at(raw, "images", "outcome", "column")
+    if isinstance(column, str) and column != "outcome":
+        yield Finding(
+            ("images", "outcome", "column"), shown(column), "outcome, as the world calls it", "outcome"
+        )
     factors = _covariates(raw)
     for name in _section(raw, "images", "covariates"):
         if name not in factors:
@@ -117,7 +118,7 @@ def _covariates(raw: Raw) -> tuple[str, ...]:
     """What may be held: the factors of the world, or the covariates of the manifest."""
     if raw.get("world") is not None:
         # A misspelt world is told by the schema; its factors are taken for those of `faces` meanwhile.
-        return WORLD_FACTORS.get(str(_world_word(raw, "name")), FACES_FACTORS)
+        return WORLD_FACTORS.get(str(_world_word(raw, "name")), WORLD_FACTORS["faces"])
     return tuple(_section(raw, "images", "covariates"))
 
 
@@ -187,6 +188,9 @@ def _directions(raw: Raw) -> Iterator[Finding]:
                 yield Finding((*here, "hold", index), f"'{word}' a second time", "each covariate once")
             elif word not in covariates:
                 yield _unknown((*here, "hold", index), word, covariates)
+            elif word not in declared:
+                allowed = "a covariate declared under images.covariates, whose probe and condition hold it"
+                yield Finding((*here, "hold", index), shown(word), allowed)
 
 
 READING = ("guidance", "contrast", "text")

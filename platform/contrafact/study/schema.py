@@ -26,7 +26,7 @@ class Part(BaseModel):
 class World(Part):
     """A rendered world with a planted truth."""
 
-    name: Literal["faces"] = "faces"
+    name: Literal["faces", "products"] = "faces"
     kind: Literal["true", "confounded", "null_outcome", "null_rating", "artefact"] = "true"
     images: Annotated[
         int, Field(ge=200, le=200_000, description="number of rendered images, one unit each")
@@ -38,7 +38,9 @@ class World(Part):
     correlation: Annotated[float, Field(ge=-0.9, le=0.9)] = Field(
         default=0.5, description="correlation of nuisance and cause in a confounded world"
     )
-    effect: float = Field(default=1.8, description="logit of the outcome per SD of the cause")
+    effect: float = Field(
+        default=1.8, description="logit of the outcome per SD of the cause; of a continuous one, SD of its noise"
+    )
 
 
 class Covariate(Part):
