@@ -13,6 +13,7 @@ from contrafact import study as studies
 from contrafact.errors import UserError
 from contrafact.stats.statement import Statement
 from contrafact.survey import analysis
+from contrafact.survey.formats.guard import guarded
 from contrafact.survey.respondents import expected_slope, in_world
 
 if TYPE_CHECKING:
@@ -40,11 +41,12 @@ def run(context: Context) -> dict[str, Any]:
     found = analysis.statements(study, table)
     beside = [s for s in found if s.label == "exploratory" and not s.id.startswith("slope-")]
     if table["excluded"].any():
-        everybody = analysis.statements(study, table.assign(excluded=False))
-        beside += [_without_exclusions(s) for s in everybody if s.label == "registered"]
+        everybody = analysis.statements(study, table.assign(excluded=False), exploratory=False)
+        beside += [_without_exclusions(s) for s in everybody]
     statements = [s for s in found if s not in beside]
 
     truth = _truth(context, table)
+    tables = {name: rows.map(guarded).to_csv(index=False) for name, rows in analysis.model_tables(study, table)}
     context.store.put_statements(context.study_id, context.stage_run_id, [*statements, *beside])
     context.store.append_registration(
         context.study_id, "analysis",
@@ -58,6 +60,8 @@ def run(context: Context) -> dict[str, Any]:
         "statements": [s.facts() for s in statements],
         "beside": [s.facts() for s in beside],
         "truth": truth,
+        "tables": {name: context.files.put(text.encode()) for name, text in tables.items()},
+        "calls": {h.id: analysis.call(study, h, table) for h in study.hypotheses},
         "registration": registration,
         "withdrawn": {"sets": sorted(withdrawn), "ratings": int(dropped.sum())},
     }

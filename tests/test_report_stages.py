@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -13,9 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from contrafact import bundle, settings, study
+from contrafact import bundle, cli, settings, study
 from contrafact.errors import UserError
 from contrafact.images import decode
+from contrafact.report import write_tables
 from contrafact.run.context import Context
 from contrafact.store import open_store
 from contrafact.store.files import Files
@@ -100,6 +103,27 @@ def test_answers_become_statements_and_a_report(context: Context) -> None:
     assert f"{contrast['estimate']:.2f}" in html and facts["registration"] in html
     assert "contains the truth" in html or "does not contain the truth" in html
     assert html.count("data:image/png") >= 6 * 5
+
+
+def test_every_claim_is_reproduced_by_its_own_command(
+    context: Context, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = import_module("contrafact.pipelines.analyse").run(context)
+    names = write_tables(facts, context.files, tmp_path / "tables")
+    assert names[:2] == ["statements.csv", "statements.tex"] and "tabular" in (tmp_path / "tables" / names[1]).read_text()
+    monkeypatch.chdir(tmp_path / "tables")
+    listed = pd.read_csv("statements.csv", keep_default_na=False)
+    claims = [s for s in facts["statements"] if s["label"] == "registered"]
+    assert claims
+    for claim in claims:
+        words = shlex.split(listed.loc[listed["id"] == claim["id"], "call"].item())
+        assert words[:2] == ["contrafact", "fit"]
+        with pytest.raises(SystemExit) as left:
+            cli.main([*words[1:], "--json"])
+        assert left.value.code == 0
+        (found,) = json.loads(capsys.readouterr().out.splitlines()[-1])["contrasts"]
+        assert (found["estimate"], found["se"]) == pytest.approx((claim["estimate"], claim["se"]), rel=1e-6)
+        assert found["df"] == pytest.approx(claim["df"], rel=1e-3)
 
 
 def test_a_changed_plan_is_refused_before_anything_is_said(context: Context, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from contrafact import seeds
 from contrafact.stats.dose import Test as Claim
-from contrafact.stats.dose import _holm, analyse, by_dose
+from contrafact.stats.dose import _corrected, analyse, by_dose
 from contrafact.stats.equivalence import tost_mean
 from contrafact.stats.statement import Statement
 
@@ -107,7 +107,7 @@ def test_holm_by_hand_within_each_family() -> None:
     p = [0.01, 0.04, 0.03, 0.2, math.nan]
     tests = [Claim(f"H{k}", "smile", "kind", family="b" if k == 3 else "a") for k in range(5)]
     statements = [replace(frame, id=test.id, p=value) for test, value in zip(tests, p, strict=True)]
-    found = _holm(statements, tests)
+    found = _corrected(statements, tests, {}, ())
     # Family a has four members, the one that cannot be estimated among them: .01*4, .03*3, then no smaller.
     assert [s.p_adjusted for s in found[:4]] == pytest.approx([0.04, 0.09, 0.09, 0.2])
     assert math.isnan(found[4].p_adjusted) and found[4].verdict is None
@@ -238,3 +238,36 @@ def test_choices_turn_with_the_dose_whatever_stands_first() -> None:
     # The order of the two is not counted as an effect: turned round everywhere, it leaves the claim as it is.
     turned = analyse(both.assign(first=1 - both["first"]), CLAIMS[:1], seed=1, estimators={"kind": ("binary",)})[0]
     assert turned.estimate == pytest.approx(claim.estimate, rel=1e-6)
+
+
+def test_families_are_corrected_as_the_study_says() -> None:
+    table = ratings(seeds.generator(8, "families"), people=16)
+    rows = table[table["arm"].isin(("treated", "sham", "null"))]
+    claims = tuple(Claim(f"H{k}", "smile", "kind", arm) for k, arm in enumerate(("treated", "treated-sham", "sham")))
+
+    def tested(**how: tuple[str, int]) -> tuple[Statement, ...]:
+        return analyse(rows, claims, seed=1, corrections=how, exploratory=False)
+
+    holm, bh, two = tested(), tested(main=("bh", 1)), tested(main=("k-fwer", 2))
+    assert all(a.p == b.p for a, b in zip(holm, bh, strict=True))
+    assert bh[0].p_adjusted <= holm[0].p_adjusted and "Benjamini-Hochberg over 3" in bh[0].method
+    assert two[2].p_adjusted < holm[2].p_adjusted * 1.5 + 1e-12 and "k-FWER (k = 2)" in two[0].method
+    joint = tested(main=("joint", 1))
+    # Signs of 20 images are flipped for all claims at once; two effects are there and one is not.
+    assert "joint test of 20 images, 5000 random sign patterns" in joint[0].method
+    assert joint[0].verdict is True and joint[1].verdict is True and joint[2].verdict is False
+    assert joint[0].p_adjusted == pytest.approx(1 / 5000) and joint[2].p_adjusted > 0.05
+
+
+def test_a_slope_that_bends_is_found_and_a_straight_one_is_left_alone() -> None:
+    rng = seeds.generator(9, "bend")
+    rows = ratings(rng, people=16, noise=4.0)
+    rows = rows[rows["arm"].isin(("treated", "null"))]
+    straight = by_id(analyse(rows, (), seed=1))["linearity-treated-smile-kind"]
+    assert straight.low < 0 < straight.high and "beyond dose 0.75" in straight.method
+    beyond = np.sign(rows["dose"]) * np.maximum(rows["dose"].abs() - 0.75, 0)
+    bent = by_id(analyse(rows.assign(value=rows["value"] - 6 * beyond), (), seed=1))["linearity-treated-smile-kind"]
+    assert bent.label == "exploratory" and bent.high < 0
+    assert bent.estimate == pytest.approx(straight.estimate - 6, abs=0.5)
+    two = by_id(analyse(rows[rows["dose"].abs() != 1.5], (), seed=1))["linearity-treated-smile-kind"]
+    assert math.isnan(two.estimate) and "two sizes of dose" in two.caveats[-1]

@@ -208,3 +208,36 @@ def test_models_without_fixed_effects_or_with_the_mean_alone() -> None:
     assert alone.terms == () and alone.converged and alone.summary()
     low, high = fit(first, "y ~ 1 + (1 | p)").profile("(Intercept)")
     assert low < first["y"].mean() < high
+
+
+def test_the_interval_of_a_variance_that_may_be_zero_begins_there() -> None:
+    rng = np.random.default_rng(6)
+    table = pd.DataFrame({"g": np.repeat(np.arange(8), 6), "y": rng.normal(size=48)})
+    low, high = fit(table, "y ~ 1 + (1 | g)").profile("sd (Intercept) | g")
+    assert low == 0 and 0 < high < 1.5
+    with pytest.raises(UserError, match=r"'sd g' has no likelihood interval; these have: \(Intercept\)"):
+        fit(table, "y ~ 1 + (1 | g)").profile("sd g")
+
+
+def test_the_verb_adds_what_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", str(SIMULATED), "--formula", "y ~ x + cond + (1 | participant)"]
+    more = ["--contrast", "condplain=1,condsmile=-1", "--means", "cond", "--against", "y ~ x + (1 | participant)"]
+    with pytest.raises(SystemExit) as left:
+        cli.main([*words, *more, "--profile", "--bootstrap", "5", "--json"])
+    assert left.value.code == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (contrast,) = told["contrasts"]
+    named = {row["term"]: row for row in told["coefficients"]}
+    assert contrast["estimate"] == pytest.approx(named["condplain"]["estimate"] - named["condsmile"]["estimate"])
+    assert [row["term"] for row in told["means"]] == ["frown", "plain", "smile"] and len(told["differences"]) == 3
+    assert told["likelihood_ratio"]["df"] == 2 and 0 < told["likelihood_ratio"]["p"] < 1
+    ends = {row["term"]: (row["low"], row["high"]) for row in told["profile"]}
+    assert set(ends) == {*named, "sd (Intercept) | participant", "sd Residual"}
+    assert ends["x"][0] < named["x"]["estimate"] < ends["x"][1]
+    assert {row["draws"] for row in told["bootstrap"]} == {5}
+    with pytest.raises(SystemExit) as left:
+        cli.main([*words, *more])
+    assert left.value.code == 0 and "Likelihood ratio" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        cli.main([*words, "--contrast", "x"])
+    assert left.value.code == 2 and "dose=1,dose:armsham=-1" in capsys.readouterr().err

@@ -115,5 +115,10 @@ def test_random_effects_and_their_conditional_sds_as_in_lme4() -> None:
 def test_likelihood_intervals_as_in_lme4() -> None:
     found = fit(pd.read_csv(FOLDER / "simulated.csv"), "y ~ x + (1 | participant) + (1 | image)")
     expected = {row["parameter"]: (row["low"], row["high"]) for row in REFERENCES["profile"]}
-    for name in ("(Intercept)", "x"):
-        assert found.profile(name) == pytest.approx(expected[name], rel=1e-3)
+    names = {
+        "(Intercept)": "(Intercept)", "x": "x", "sd (Intercept) | participant": ".sig01", "sd (Intercept) | image": ".sig02",
+        "sd Residual": ".sigma",
+    }  # fmt: skip
+    assert found.profiled == tuple(names)
+    for mine, theirs in names.items():
+        assert found.profile(mine) == pytest.approx(expected[theirs], rel=1e-3)

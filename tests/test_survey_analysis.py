@@ -51,10 +51,31 @@ def test_the_scale_chooses_and_the_study_may_choose_otherwise(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("estimators", "sentence"),
-    [("{trust: ordinal}", "a slider from 0 to 100"), ("{sevn: linear}", "seven"), ("{seven: probit}", "ordinal")],
+    [
+        ("{trust: ordinal}", "a slider from 0 to 100"),
+        ("{sevn: linear}", "seven"),
+        ("{seven: probit}", "ordinal"),
+    ],
 )
 def test_an_estimator_that_cannot_be_is_told(tmp_path: Path, estimators: str, sentence: str) -> None:
     with pytest.raises(Mistakes) as caught:
         loaded(tmp_path, TEXT.replace("{averaged: linear}", estimators))
     (mistake,) = map(str, caught.value.mistakes)
     assert "analysis.estimators" in mistake and sentence in mistake and ":16" in mistake
+
+
+def test_a_family_is_corrected_as_the_study_says(tmp_path: Path) -> None:
+    with_bh = TEXT.replace("analysis: {", "analysis: {families: {main: {method: bh}}, ")
+    found = loaded(tmp_path, with_bh)
+    assert study.registration_payload(found, {"models": {}, "stimuli": ""})["plan"][0]["correction"] == (
+        "Benjamini and Hochberg over H1, H2"
+    )
+    assert "Benjamini and Hochberg within the family “main”" in dict(methods(found.study, {}, ()))["Analysis"]
+    for how, sentence in (
+        ("{mian: {method: bh}}", "main"),
+        ("{main: {method: joint}}", "two-sided differences"),
+        ("{main: {method: bh, k: 2}}", "k-fwer"),
+    ):
+        with pytest.raises(Mistakes) as caught:
+            loaded(tmp_path, TEXT.replace("analysis: {", f"analysis: {{families: {how}, "))
+        assert sentence in str(caught.value.mistakes[0])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from contrafact.cli.output import Json, answer
+from contrafact.cli.output import table as tabled
 from contrafact.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,16 +33,73 @@ def register(app: typer.Typer) -> None:
             typer.Option("--levels", metavar="COLUMN=A,B,C", help="Order of a category, its reference first."),
         ] = None,
         level: Annotated[float, typer.Option("--level", help="Confidence level of intervals.")] = 0.95,
+        contrast: Annotated[
+            list[str] | None,
+            typer.Option("--contrast", metavar="TERM=W,...", help="Weights of coefficients: dose=1,dose:armsham=1. Repeatable."),
+        ] = None,
+        means: Annotated[
+            list[str] | None,
+            typer.Option("--means", metavar="COLUMN,...", help="Marginal means of categories, and their differences."),
+        ] = None,
+        against: Annotated[
+            str | None, typer.Option("--against", metavar="FORMULA", help="Likelihood-ratio test against this smaller model.")
+        ] = None,
+        profile: Annotated[bool, typer.Option("--profile", help="Likelihood intervals, of SDs too.")] = False,
+        bootstrap: Annotated[
+            int, typer.Option("--bootstrap", metavar="N", min=0, max=100_000, help="Intervals from N parametric draws.")
+        ] = 0,
+        seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 1,
         as_json: Json = False,
     ) -> None:
         """Fits a mixed model with crossed or nested random effects to any table, in lme4's notation."""
         from contrafact import stats
 
+        rows, how = _read(table), dict(map(_declared, levels or []))
         found = stats.fit(
-            _read(table), formula, family=family, link=link, reml=not ml, weights=weights,
-            levels=dict(map(_declared, levels or [])), level=level,
+            rows, formula, family=family, link=link, reml=not ml, weights=weights, levels=how, level=level,
         )  # fmt: skip
-        answer(found.facts(), as_json=as_json, text=found.summary())
+        more: dict[str, Any] = {}
+        if contrast:
+            more["contrasts"] = [found.contrast(_weights(one), one).facts() for one in contrast]
+        if means:
+            names = [one.split(",") for one in means]
+            more["means"] = [one.facts() for each in names for one in found.means(*each)]
+            more["differences"] = [one.facts() for each in names for one in found.differences(*each)]
+        if against:
+            smaller = stats.fit(
+                rows, against, family=family, link=link, reml=not ml, weights=weights, levels=how, level=level,
+            )  # fmt: skip
+            more["likelihood_ratio"] = asdict(stats.likelihood_ratio(smaller, found))
+        if profile:
+            ends = {term: found.profile(term) for term in found.profiled}
+            more["profile"] = [{"term": term, "low": low, "high": high} for term, (low, high) in ends.items()]
+        if bootstrap:
+            drawn = found.bootstrap(bootstrap, seed)
+            more["bootstrap"] = [
+                {str(key): None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()} for row in drawn.to_dict("records")
+            ]
+        answer({**found.facts(), **more}, as_json=as_json, text="\n".join([found.summary(), *map(_told, more.items())]))
+
+
+def _weights(text: str) -> dict[str, float]:
+    found = {}
+    for piece in text.split(","):
+        term, mark, weight = piece.rpartition("=")
+        try:
+            found[term.strip()] = float(weight)
+        except ValueError:
+            mark = ""
+        if not mark or not term.strip():
+            raise UserError(f"--contrast '{text}' must be terms with weights, such as dose=1,dose:armsham=-1.")
+    return found
+
+
+def _told(item: tuple[str, Any]) -> str:
+    """A table of what was asked for besides the fit."""
+    title, found = item
+    rows = found if isinstance(found, list) else [found]
+    shown = [{key: f"{v:.4g}" if isinstance(v, float) else "" if v is None else v for key, v in row.items()} for row in rows]
+    return f"\n{title.replace('_', ' ').capitalize()}\n" + tabled(list(shown[0]), [tuple(row.values()) for row in shown])
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -15,6 +15,9 @@ def register(app: typer.Typer) -> None:
     def report(
         file: StudyFile,
         show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+        tables: Annotated[
+            Path | None, typer.Option("--tables", metavar="DIR", help="Write the tables as CSV and LaTeX, with the ratings.")
+        ] = None,
         workspace: Workspace = None,
         as_json: Json = False,
     ) -> None:
@@ -25,10 +28,23 @@ def register(app: typer.Typer) -> None:
 
         place = settings.read()
         loaded = study.load(file, data=place.data)
-        last = stages_of(loaded, place)[-1]
+        stages = stages_of(loaded, place)
+        last = stages[-1]
         path = last.facts.get("report") if last.status == "done" else None
         if path is None or not Path(path).is_file():
             raise UserError(f"{file} has no finished report.", hint=f"Type: contrafact run {file}")
         if show:
             typer.launch(str(path))
-        answer({"report": path, "next": "contrafact dashboard"}, as_json=as_json, text=path, then="contrafact dashboard")
+        written: list[str] = []
+        if tables is not None:
+            from contrafact.report import write_tables
+            from contrafact.store.files import Files
+
+            facts = next(stage.facts for stage in stages if stage.name == "analyse")
+            if not facts.get("statements"):
+                raise UserError(f"{file} stopped before its analysis, so there are no tables.")
+            written = write_tables(facts, Files(place.files_url), tables)
+        answer(
+            {"report": path, "tables": written, "next": "contrafact dashboard"}, as_json=as_json,
+            text="\n".join([str(path), *(str(tables / name) for name in written if tables)]), then="contrafact dashboard",
+        )  # fmt: skip

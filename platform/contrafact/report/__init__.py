@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from contrafact.readings.figures import number
 from contrafact.readings.results import ReportReading, Table, statement_table
 from contrafact.report.methods import methods
+from contrafact.store.files import Files
+from contrafact.survey.formats.guard import guarded
 
 
 def render(reading: ReportReading) -> str:
@@ -32,8 +37,29 @@ def render(reading: ReportReading) -> str:
         simulated=reading.study.survey is not None and reading.study.survey.respondents is not None,
         statements=tables,
         notes=[(s.id, s.method, s.caveats) for s in reading.statements],
+        calls=reading.facts.get("analyse", {}).get("calls") or {},
         methods=methods(reading.study, reading.facts, reading.statements),
     )
+
+
+def write_tables(facts: Mapping[str, Any], files: Files, folder: Path) -> list[str]:
+    """Tables of a finished analysis for a paper: names of the files written into ``folder``.
+
+    ``statements.csv`` and ``statements.tex`` hold every statement with the command that reproduces it; the ratings that
+    each model was fitted to have a file of their own, so that the commands run in ``folder``. ``facts`` are those of
+    the stage ``analyse``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = pd.DataFrame([*facts["statements"], *facts["beside"]])
+    rows = rows.assign(caveats=rows["caveats"].map("; ".join), call=rows["id"].map(facts.get("calls") or {}).fillna(""))
+    rows.map(guarded).to_csv(folder / "statements.csv", index=False)
+    short = rows[["id", "arm", "component", "estimate", "low", "high", "p", "p_adjusted", "n_participants", "n_images", "unit"]]
+    text = short.to_latex(index=False, escape=True, na_rep="not estimable", float_format="%.3g")
+    (folder / "statements.tex").write_text(text, encoding="utf-8")
+    tables = facts.get("tables") or {}
+    for name, sha in tables.items():
+        (folder / name).write_bytes(files.get(sha))
+    return ["statements.csv", "statements.tex", *tables]
 
 
 def _uri(data: bytes | str, kind: str) -> str:

@@ -177,8 +177,10 @@ def _analysis(study: Study, statements: Sequence[Statement]) -> str:
         first, *others = estimators(study, question)
         lines = " and ".join([*(_LINES[family] for family in others), "paired slopes of each image"])
         text += f"“{question.name}” was analysed {_ESTIMATORS[first]}; beside it as robustness lines stand {lines}. "
+    families = dict.fromkeys(h.family for h in study.hypotheses)
+    how = " and ".join(f"{study.analysis.correction(name).words} within the family “{name}”" for name in families)
     text += (
-        "Registered p are corrected by Holm within each family; equivalence is two one-sided tests with the "
+        f"Registered p are corrected by {how}; equivalence is two one-sided tests with the "
         "interval that belongs to them. Everything that was not registered is labelled exploratory."
     )
     caveats = tuple(dict.fromkeys(caveat for s in statements if s.label == "registered" for caveat in s.caveats))

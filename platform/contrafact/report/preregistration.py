@@ -133,8 +133,10 @@ def _plan(payload: Mapping[str, Any]) -> str:
 
 def _criteria(study: Study) -> str:
     alphas = sorted({h.alpha for h in study.hypotheses})
+    families = dict.fromkeys(h.family for h in study.hypotheses)
+    how = "; ".join(f"{study.analysis.correction(name).words} within the family “{name}”" for name in families)
     return (
-        f"Alpha {', '.join(f'{alpha:g}' for alpha in alphas)}; p corrected by Holm within each family; intervals of 95%. "
+        f"Alpha {', '.join(f'{alpha:g}' for alpha in alphas)}; p corrected by {how}; intervals of 95%. "
         "Equivalence is claimed where both one-sided tests against the stated margin pass; a wide interval shows nothing."
     )
 

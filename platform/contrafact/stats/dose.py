@@ -30,10 +30,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
+from contrafact import seeds
 from contrafact.stats.equivalence import tost_contrast
 from contrafact.stats.mixed import MIN_LEVELS, Contrast, Family, MixedFit, Random, contrast, fit
+from contrafact.stats.multiplicity import adjusted, max_t
 from contrafact.stats.statement import Statement
 
 ARMS = ("treated", "sham", "placebo")
@@ -83,16 +84,21 @@ def analyse(
     *,
     estimators: Mapping[str, Sequence[Family]] | None = None,
     between: bool = False,
+    corrections: Mapping[str, tuple[str, int]] | None = None,
+    exploratory: bool = True,
 ) -> tuple[Statement, ...]:
     """Test the registered claims, and set beside them what is exploratory.
 
     Registered statements come first, in their order, with Holm's correction within each family (over all
-    directions and questions of the study). For every direction and question in the table follow the slopes and
-    contrasts that nobody registered, the even components, and robustness lines: a by-image paired contrast, and the
-    same claims by other estimators. ``bounds`` gives the ends of the scale of a question; ``estimators`` the families
+    directions and questions of the study), or what ``corrections`` gives for a family: ``holm``, ``bh`` or ``k-fwer``
+    with its k (:func:`~contrafact.stats.multiplicity.adjusted`), or ``joint``, which flips the signs of images' own
+    effects on all claims at once (:func:`~contrafact.stats.multiplicity.max_t`). For every direction and question in the table follow the slopes and
+    contrasts that nobody registered, the even components, a check that the treated slope is one straight line, and
+    robustness lines: a by-image paired contrast, and the same claims by other estimators. Without ``exploratory`` none
+    of this is computed. ``bounds`` gives the ends of the scale of a question; ``estimators`` the families
     of a question, the first for its claims, the others for robustness lines (gaussian alone where none is given);
     ``between`` says that each participant saw one arm. ``seed`` is that of the study, told with each statement
-    (nothing here is random). What cannot be estimated is a statement with NaN and the reason.
+    (nothing here is random but the flips of a joint test). What cannot be estimated is a statement with NaN and the reason.
     """
     families = {str(question): tuple((estimators or {}).get(str(question), ("gaussian",))) for question in table["question"].unique()}
     cells = {(str(d), str(q)): rows for (d, q), rows in table.groupby(["direction", "question"], sort=True)}
@@ -102,7 +108,11 @@ def analyse(
     }
     empty = _Model(pd.DataFrame(columns=[*table.columns]), None, {}, ("no rating answers this question",))
     tested = [(test, models.get((test.direction, test.question), empty)) for test in tests]
-    registered = _holm([_tested(test, model, seed) for test, model in tested], tests)
+    registered = _corrected(
+        [_tested(test, model, seed) for test, model in tested], tests, corrections or {}, [model for _, model in tested]
+    )
+    if not exploratory:
+        return tuple(registered)
     known = {(test.direction, test.question, test.arm) for test in tests}
     beside = [
         statement
@@ -130,7 +140,20 @@ class _Model:
     family: Family = "gaussian"
 
 
-def _model(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Family, between: bool) -> _Model:
+@dataclass(frozen=True)
+class _Ready:
+    """The rows of one direction and question as the model sees them, and its terms; none where ``reasons`` forbid it."""
+
+    rows: pd.DataFrame
+    arms: tuple[str, ...]
+    fixed: str
+    random: tuple[Random, ...]
+    reasons: dict[str, str]
+    caveats: tuple[str, ...]
+    even: bool
+
+
+def _ready(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Family, between: bool) -> _Ready:
     caveats = [*_exclusions(table)]
     rows = table[~table["excluded"].astype(bool)] if "excluded" in table else table
     if missing := int(rows["value"].isna().sum()):
@@ -150,7 +173,7 @@ def _model(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Fami
     for unit in ("participant", "image"):
         if rows[unit].nunique() < MIN_LEVELS:
             reason = f"{rows[unit].nunique()} of {unit}: with fewer than {MIN_LEVELS}, nothing holds for new ones; add some"
-            return _Model(rows, None, dict.fromkeys(ARMS, reason), tuple(caveats), family=family)
+            return _Ready(rows, (), "", (), dict.fromkeys(ARMS, reason), tuple(caveats), False)
     for arm in ARMS:
         moved = rows[rows[arm] != 0]
         group = "draw" if arm == "placebo" else "image"
@@ -174,17 +197,43 @@ def _model(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Fami
         random += [Random("participant", arm) for arm in arms if arm != "treated"]
         if own:
             caveats.append(own)
+    fixed = f"value ~ {' + '.join(terms)}" if arms else ""
+    return _Ready(left, tuple(arms), fixed, tuple(random), reasons, tuple(caveats), even)
+
+
+def _model(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Family, between: bool) -> _Model:
+    ready = _ready(table, bounds, family, between)
+    caveats = list(ready.caveats)
     try:
-        if not arms:
+        if not ready.arms:
             raise ValueError("no arm can be estimated")
-        fitted = fit(left, f"value ~ {' + '.join(terms)}", random, family=family)
+        fitted = fit(ready.rows, ready.fixed, ready.random, family=family)
     except ValueError as error:
-        return _Model(left, None, {arm: reasons.get(arm, str(error)) for arm in ARMS}, tuple(caveats), family=family)
+        reasons = {arm: ready.reasons.get(arm, str(error)) for arm in ARMS}
+        return _Model(ready.rows, None, reasons, ready.caveats, family=family)
     if fitted.singular:
         caveats.append(f"variance estimated as zero, term kept: {', '.join(fitted.singular)}")
     if not fitted.converged:
         caveats.append("the fit did not converge, so no verdict is given")
-    return _Model(left, fitted, reasons, tuple(caveats), even, family)
+    return _Model(ready.rows, fitted, ready.reasons, tuple(caveats), ready.even, family)
+
+
+def written_out(table: pd.DataFrame, family: Family = "gaussian", *, between: bool = False) -> tuple[pd.DataFrame, str]:
+    """The rows of one direction and question with every column of the model that tests its claims, and that model as a
+    formula in lme4's notation (empty where nothing can be estimated): what :func:`contrafact.stats.fit` takes."""
+    ready = _ready(table, None, family, between)
+    brackets = [f"({'1' if term.slope is None else f'0 + {term.slope}'} | {term.group})" for term in ready.random]
+    used = dict.fromkeys(["participant", "image", "draw", "arm", "dose", *_columns(ready)])
+    return ready.rows[[*used, "value"]], " + ".join([ready.fixed, *brackets]) if ready.fixed else ""
+
+
+def _columns(ready: _Ready) -> list[str]:
+    return [name for name in ready.fixed.removeprefix("value ~ ").split(" + ") if name not in ("0", "")]
+
+
+def weights(arm: str) -> str:
+    """The contrast of ``arm`` as ``contrafact fit --contrast`` takes it."""
+    return ",".join(f"{name}={weight:g}" for name, weight in _parts(arm).items())
 
 
 def _levels_of_arms(rows: pd.DataFrame, arms: Sequence[str]) -> tuple[dict[str, np.ndarray], str]:
@@ -253,26 +302,50 @@ def _tested(test: Test, model: _Model, seed: int) -> Statement:
     return replace(filled, p=max(lower, upper), method=method)
 
 
-def _holm(statements: Sequence[Statement], tests: Sequence[Test]) -> list[Statement]:
-    """Holm (1979) within each family; what is not estimable counts as a test that failed."""
-    adjusted = list(statements)
+def _corrected(
+    statements: Sequence[Statement],
+    tests: Sequence[Test],
+    corrections: Mapping[str, tuple[str, int]],
+    models: Sequence[_Model],
+) -> list[Statement]:
+    """The p of each family corrected; what is not estimable counts as a test that failed."""
+    found = list(statements)
     for family in dict.fromkeys(test.family for test in tests):
         places = [place for place, test in enumerate(tests) if test.family == family]
-        p = [1.0 if math.isnan(statements[place].p) else statements[place].p for place in places]
-        for place, value in zip(places, multipletests(p, method="holm")[1], strict=True):
+        method, k = corrections.get(family, ("holm", 1))
+        if method == "joint":
+            known = [place for place in places if not math.isnan(statements[place].p)]
+            effects = [_image_effects(models[place].rows, _parts(tests[place].arm)) for place in known]
+            values, words = _jointly(effects, statements[0].seed, family)
+            by_place = dict(zip(known, values, strict=True))
+            p = [by_place.get(place, math.nan) for place in places]
+        else:
+            p = list(adjusted([statements[place].p for place in places], method, k))
+            words = {"holm": "Holm", "bh": "Benjamini-Hochberg", "k-fwer": f"k-FWER (k = {k})"}[method]
+        for place, value in zip(places, p, strict=True):
             statement, test = statements[place], tests[place]
             if math.isnan(statement.p):
                 continue
-            unsure = any("did not converge" in caveat for caveat in statement.caveats)
+            unsure = math.isnan(value) or any("did not converge" in caveat for caveat in statement.caveats)
             passed = None if unsure else bool(value <= test.alpha)
-            adjusted[place] = replace(
+            found[place] = replace(
                 statement,
                 p_adjusted=float(value),
                 verdict=passed,
                 equivalent=passed if test.test == "equivalence" else None,
-                method=f"{statement.method}; Holm over {len(places)} in family '{family}'",
+                method=f"{statement.method}; {words} over {len(places)} in family '{family}'",
             )
-    return adjusted
+    return found
+
+
+def _jointly(effects: Sequence[pd.Series], seed: int, family: str) -> tuple[list[float], str]:
+    """Step-down p of all claims of a family from flipping images' signs, and how it was done."""
+    wide = pd.concat(effects, axis=1, join="inner").dropna() if effects else pd.DataFrame()
+    if len(wide) < MIN_LEVELS:
+        return [math.nan] * len(effects), f"no joint test, since {len(wide)} images have every effect"
+    found = max_t(wide.to_numpy(), seeds.generator(seed, "joint", family))
+    patterns = "all" if found.exact else "random"
+    return [float(p) for p in found.p], f"joint test of {len(wide)} images, {found.flips} {patterns} sign patterns,"
 
 
 def _explored(
@@ -288,11 +361,35 @@ def _explored(
             yield _estimated(model, blank, 0.95, "two-sided")[0]
         blank = _blank(f"even-{arm}-{direction}-{question}", model, arm, *about, even=True)
         yield _estimated(model, blank, 0.95, "two-sided")[0]
+    yield _straight(model, _blank(f"linearity-treated-{direction}-{question}", model, "treated", *about))
     if model.family == "binary":
         yield _signs(model.rows, _blank(f"signs-treated-{direction}-{question}", model, "treated", *about))
     elif not absent & {"treated", "sham"}:
         blank = _blank(f"paired-treated-sham-{direction}-{question}", model, "treated-sham", *about)
         yield _paired(model.rows, replace(blank, unit=UNIT))
+
+
+def _straight(model: _Model, blank: Statement) -> Statement:
+    """Spline check of linearity: how much the slope on the treated dose changes beyond the middle of its sizes.
+
+    A linear spline, odd in the dose, with its knot at the middle of the doses' absolute values; the model is otherwise
+    that of the claims. 0 is a straight line.
+    """
+    rows, fitted = model.rows, model.fitted
+    sizes = np.unique(rows.loc[rows["treated"] != 0, "treated"].abs()) if fitted is not None else np.empty(0)
+    if fitted is None or len(sizes) < 2:
+        return replace(blank, caveats=(*blank.caveats, "a spline needs two sizes of dose at least"))
+    knot = float(sizes[(len(sizes) - 1) // 2])
+    bend = np.sign(rows["treated"]) * np.maximum(rows["treated"].abs() - knot, 0.0)
+    try:
+        again = fit(rows.assign(bend=bend), f"{fitted.formula} + bend", fitted.random, family=model.family)
+    except ValueError as error:
+        return replace(blank, caveats=(*blank.caveats, str(error)))
+    found = contrast(again, {"bend": 1.0})
+    return replace(
+        blank, estimate=found.estimate, low=found.low, high=found.high, p=found.p, se=found.se, df=found.df, level=0.95,
+        method=f"{again.method}; slope beyond dose {knot:g} minus slope within, t({found.df:.1f}) = {found.t:.2f}",
+    )  # fmt: skip
 
 
 def _again(
@@ -309,17 +406,11 @@ def _paired(rows: pd.DataFrame, blank: Statement) -> Statement:
 
     It leans on no variance model, and takes images as the only sample: a robustness line, not the main one.
     """
-    rows = rows[rows["arm"].isin(("treated", "sham", "null"))]
-    both = rows.groupby("image")[["treated", "sham"]].nunique().min(axis=1) >= 2
-    rows = rows[rows["image"].isin(both[both].index)]
-    if both.sum() < MIN_LEVELS:
-        return replace(blank, caveats=(*blank.caveats, f"{both.sum()} images have both arms; plan {MIN_LEVELS}"))
-    image = pd.get_dummies(rows["image"], dtype=float).to_numpy()
-    participant = pd.get_dummies(rows["participant"], dtype=float, drop_first=True).to_numpy()
-    slopes = [image * rows[[arm]].to_numpy() for arm in ("treated", "sham")]
-    found, *_ = np.linalg.lstsq(np.hstack([*slopes, image, participant]), rows["value"].to_numpy(float), rcond=None)
-    n = image.shape[1]
-    difference = found[:n] - found[n : 2 * n]
+    difference = _image_effects(rows, _parts(blank.arm))
+    if len(difference) < MIN_LEVELS:
+        return replace(blank, caveats=(*blank.caveats, f"{len(difference)} images have both arms; plan {MIN_LEVELS}"))
+    rows = rows[rows["arm"].isin((*_parts(blank.arm), "null")) & rows["image"].isin(difference.index)]
+    n = len(difference)
     test = stats.ttest_1samp(difference, 0.0)
     low, high = test.confidence_interval(0.95)
     return replace(
@@ -328,6 +419,23 @@ def _paired(rows: pd.DataFrame, blank: Statement) -> Statement:
         n_participants=rows["participant"].nunique(),
         method=f"paired slopes of each image, least squares within participants; t({n - 1}) = {test.statistic:.2f}",
     )  # fmt: skip
+
+
+def _image_effects(rows: pd.DataFrame, parts: Mapping[str, float]) -> pd.Series:
+    """The contrast of each image that has all its arms: dose slopes by least squares within participants, weighted."""
+    rows = rows[rows["arm"].isin((*parts, "null"))]
+    if rows.empty:
+        return pd.Series(dtype=float)
+    both = rows.groupby("image")[list(parts)].nunique().min(axis=1) >= 2
+    rows = rows[rows["image"].isin(both[both].index)]
+    image = pd.get_dummies(rows["image"], dtype=float)
+    participant = pd.get_dummies(rows["participant"], dtype=float, drop_first=True).to_numpy()
+    slopes = [image.to_numpy() * rows[[arm]].to_numpy() for arm in parts]
+    y = rows["value"].to_numpy(float)
+    found, *_ = np.linalg.lstsq(np.hstack([*slopes, image.to_numpy(), participant]), y, rcond=None)
+    n = image.shape[1]
+    effect = sum(weight * found[k * n : (k + 1) * n] for k, weight in enumerate(parts.values()))
+    return pd.Series(effect, index=image.columns)
 
 
 def _signs(rows: pd.DataFrame, blank: Statement) -> Statement:

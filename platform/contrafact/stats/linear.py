@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, optimize
 
 from contrafact.errors import UserError
 from contrafact.stats.crossproducts import Crossing, Factor
@@ -160,6 +160,56 @@ class LinearModel:
         state, decrement = _minimise(at, self.start() if theta is None else theta)
         state, dead = self._settle(at, state)
         return self._result(at, state, dead, decrement, lambda: evaluations, reml)
+
+    def profile(self, place: tuple[int, int] | None, rise: float) -> tuple[float, float]:
+        """Ends of the likelihood interval of one SD: where the deviance, all else fitted anew, is ``rise`` above its least.
+
+        ``place`` is a factor (in the order given) and its column, None the residual. The lower end is 0 where even a
+        variance of zero lies within. Maximum likelihood; fixed effects are profiled out, and the residual SD is what
+        the column's SD and its row of L leave (Bates et al. 2015, section 5.1, for the definition).
+        """
+        best, _ = _minimise(lambda theta: _State(self, theta, False), self.start())
+        sigma, unit = math.sqrt(best.scale), self._unit
+        mine = np.zeros(len(best.theta), dtype=bool)
+        if place is not None:
+            k = int(np.argsort(self._order)[place[0]])
+            frees = [factor.free for factor in self.crossing.factors]
+            start = sum(int(free.sum()) for free in frees[:k])
+            mine[start + np.flatnonzero(np.nonzero(frees[k])[0] == place[1])] = True
+            unit /= float(self.scales[place[0]][place[1]])
+        size = 1.0 if place is None else float(np.linalg.norm(best.theta[mine]))
+
+        def beyond(target: float) -> float:
+            def deviance(theta: np.ndarray) -> float:
+                state = _State(self, theta, False)
+                own = 1.0 if place is None else max(float(np.linalg.norm(theta[mine])), 1e-8)
+                ratio = state.scale * (own / target) ** 2
+                return float(state.value + self.n * (ratio - 1 - math.log(ratio)))
+
+            theta = best.theta.copy()
+            if place is not None:
+                theta[mine] = theta[mine] * target / (sigma * size) if size > 1e-6 else target / sigma / mine.sum()
+            return float(optimize.minimize(deviance, theta, method="BFGS", options={"gtol": 1e-4}).fun) - best.value - rise
+
+        def without(rest: np.ndarray) -> float:
+            theta = np.zeros(len(mine))
+            theta[~mine] = rest
+            return _State(self, theta, False).value
+
+        centre = max(sigma * size, 1e-2 * sigma)
+        width = 1.3
+        while beyond(centre * width) < 0:
+            width *= 1.5
+        high = float(optimize.brentq(beyond, centre, centre * width, xtol=1e-4 * centre))
+        if place is not None:
+            rest = best.theta[~mine]
+            least = float(optimize.minimize(without, rest, method="BFGS").fun) if len(rest) else without(rest)
+            if least - best.value < rise:
+                return 0.0, high * unit
+        low = 0.7 * centre
+        while beyond(low) < 0:
+            low *= 0.6
+        return float(optimize.brentq(beyond, low, centre, xtol=1e-4 * centre)) * unit, high * unit
 
     def _settle(self, at: Callable[[np.ndarray], _State], state: _State) -> tuple[_State, list[tuple[int, ...]]]:
         """Set vanished columns of L to exactly zero and turn the signs so that the diagonal is not negative."""

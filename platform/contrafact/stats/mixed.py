@@ -69,6 +69,7 @@ class MixedFit:
     engine: LinearFit | LaplaceFit
     random: tuple[Random, ...]
     family: Family = "gaussian"
+    formula: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ def fit(
         engine=found,
         random=tuple(random),
         family=family,
+        formula=fixed,
     )
 
 

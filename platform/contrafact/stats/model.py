@@ -59,6 +59,10 @@ class Coefficient:
     low: float
     high: float
 
+    def facts(self) -> dict[str, Any]:
+        """For JSON: what is undefined or infinite is None."""
+        return _defined(asdict(self))
+
 
 @dataclass(frozen=True)
 class RandomTerm:
@@ -138,7 +142,7 @@ class MixedModel:
             "family": self.family,
             "link": self.link,
             "method": self.method,
-            "coefficients": [_defined(asdict(each)) for each in self.coefficients],
+            "coefficients": [each.facts() for each in self.coefficients],
             "random": [
                 _defined({**asdict(each), "corr": _single(each.corr)}) for each in self.random
             ],
@@ -268,14 +272,23 @@ class MixedModel:
         return Explained(parts["fixed"] / whole, 1 - parts["residual"] / whole, parts)
 
     def profile(self, term: str) -> tuple[float, float]:
-        """Likelihood interval of one fixed effect: where the deviance, all else fitted anew, rises by chi-squared's
-        quantile (Venzon & Moolgavkar 1988; R's confint). Gaussian models are profiled by maximum likelihood.
+        """Likelihood interval of a fixed effect, or of an SD of a gaussian model, ``sd dose | image`` or ``sd Residual``:
+        where the deviance, all else fitted anew, rises by chi-squared's quantile (Venzon & Moolgavkar 1988; R's
+        confint). Gaussian models are profiled by maximum likelihood.
 
         Raises:
-            UserError: ``term`` is no fixed effect with a column of its own, such as a cutpoint.
+            UserError: ``term`` is no fixed effect with a column of its own, such as a cutpoint, and no such SD.
         """
-        if term not in self.terms or term not in self.design.terms:
-            raise UserError(f"'{term}' is no fixed effect of this model; there are: {', '.join(self.design.terms)}.")
+        if term not in self.profiled:
+            raise UserError(f"'{term}' has no likelihood interval; these have: {', '.join(self.profiled)}.")
+        if row := next((row for row in self.random if _named(row) == term), None):
+            places = {
+                (factor.name, name): (k, i)
+                for k, factor in enumerate(self.design.factors)
+                for i, name in enumerate(factor.terms)
+            }  # none of them is the residual's
+            rise = float(stats.chi2.ppf(self.level, 1))
+            return _linear(self.design).profile(places.get((row.group, row.term)), rise)
         place = self.terms.index(term)
         best, se = _by_likelihood(self), self.coefficients[place].se
         centre, bar = float(best.engine.beta[place]), float(stats.norm.ppf((1 + self.level) / 2))
@@ -298,6 +311,12 @@ class MixedModel:
             ends.append(float(optimize.brentq(beyond, centre, centre + side * width, xtol=1e-4 * se)))
         return ends[0], ends[1]
 
+    @property
+    def profiled(self) -> tuple[str, ...]:
+        """The terms that have a likelihood interval."""
+        fixed = [name for name in self.design.terms if name in self.terms]
+        return (*fixed, *(map(_named, self.random) if self.family == "gaussian" else ()))
+
     def bootstrap(self, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
         """Parametric bootstrap: ratings drawn from the fitted model and fitted anew ``draws`` times.
 
@@ -312,7 +331,7 @@ class MixedModel:
             engine = _redrawn(self, rng)
             if engine.converged:
                 found.append([*engine.beta, *(r.sd for r in self._random_of(engine))])
-        names = [*self.terms, *(f"sd {r.term} | {r.group}" if r.term else "sd Residual" for r in self.random)]
+        names = [*self.terms, *map(_named, self.random)]
         values = np.array(found).reshape(-1, len(names))
         tails = np.quantile(values, [(1 - self.level) / 2, (1 + self.level) / 2], axis=0) if len(values) else np.full((2, len(names)), np.nan)
         return pd.DataFrame(
@@ -496,6 +515,10 @@ def _random(factors: Sequence[Factor], engine: LinearFit | LaplaceFit, *, residu
             )
             found.append(RandomTerm(factor.name, term, float(sds[i]), corr))
     return (*found, RandomTerm("Residual", "", engine.sigma, ())) if residual else tuple(found)
+
+
+def _named(row: RandomTerm) -> str:
+    return f"sd {row.term} | {row.group}" if row.term else "sd Residual"
 
 
 def _vanished(factors: Sequence[Factor], engine: LinearFit | LaplaceFit) -> tuple[str, ...]:

@@ -86,22 +86,23 @@ def code_hash() -> str:
 def _planned(one: Hypothesis, loaded: LoadedStudy) -> dict[str, Any]:
     """The analysis of one hypothesis: its own keys, and the sentence that a reader of the registration meets."""
     family = [each.id for each in loaded.study.hypotheses if each.family == one.family]
+    how = loaded.study.analysis.correction(one.family).words
     return {
         **one.model_dump(mode="json"),
-        "correction": _correction(one, family),
-        "method": _method(one, family, loaded.study.estimator(one.question)),
+        "correction": _correction(one, family, how),
+        "method": _method(one, family, loaded.study.estimator(one.question), how),
     }
 
 
-def _correction(one: Hypothesis, family: list[str]) -> str:
-    return "none" if len(family) == 1 else f"Holm over {', '.join(family)}"
+def _correction(one: Hypothesis, family: list[str], how: str) -> str:
+    return "none" if len(family) == 1 else f"{how} over {', '.join(family)}"
 
 
 _MODELS = {"linear": ("rating points", "linear mixed model"), "ordinal": ("log-odds", "cumulative logit mixed model")}
 """The unit of a margin, and the model's name."""
 
 
-def _method(one: Hypothesis, family: list[str], estimator: str) -> str:
+def _method(one: Hypothesis, family: list[str], estimator: str, how: str) -> str:
     unit, model = _MODELS[estimator]
     if "-" in one.arm:
         first, second = one.arm.split("-")
@@ -117,7 +118,7 @@ def _method(one: Hypothesis, family: list[str], estimator: str) -> str:
     rest = (
         ""
         if len(family) == 1
-        else f", Holm's correction over the family '{one.family}' ({len(family)} hypotheses)"
+        else f", corrected by {how} over the family '{one.family}' ({len(family)} hypotheses)"
     )
     return (
         f"{one.id}: {what} on '{one.question}' for direction '{one.direction}', from a {model} with crossed "

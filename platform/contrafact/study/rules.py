@@ -326,6 +326,18 @@ def _analysis(raw: Raw) -> Iterator[Finding]:
             yield Finding(here, "'ordinal' for a slider from 0 to 100", "linear: so fine a scale has no steps", "linear")
 
 
+    hypotheses = [_section(raw, "hypotheses", index) for index in range(len(_items(raw, "hypotheses")))]
+    named = {h.get("family", schema.Hypothesis.model_fields["family"].default): h for h in hypotheses}
+    for family, correction in _section(raw, "analysis", "families").items():
+        here = ("analysis", "families", family)
+        if family not in named:
+            yield _unknown(here, family, [name for name in named if isinstance(name, str)])
+        elif isinstance(correction, dict) and correction.get("method") == "joint":
+            own = [h for h in hypotheses if h.get("family", "main") == family]
+            if any(h.get("test") == "equivalence" or h.get("alternative") in ("greater", "less") for h in own):
+                yield Finding(here, "a joint test of one-sided or equivalence hypotheses", "two-sided differences with method joint")
+
+
 def _arms_off(raw: Raw) -> set[str]:
     if raw.get("stimuli") is not None:
         return set()

@@ -471,12 +471,40 @@ class Hypothesis(Part):
         return self
 
 
+class Correction(Part):
+    """How the p of one family of hypotheses are corrected for how many they are."""
+
+    method: Literal["holm", "bh", "k-fwer", "joint"] = Field(
+        default="holm",
+        description="`bh` bounds the share of false claims, `k-fwer` the chance of k or more; `joint` flips images' signs",
+    )
+    k: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="of `k-fwer`")
+
+    @model_validator(mode="after")
+    def _k(self) -> Correction:
+        if (self.method == "k-fwer") != (self.k > 1):
+            raise ValueError("`k` of 2 or more with method k-fwer, and none with the others")
+        return self
+
+    @property
+    def words(self) -> str:
+        """As a methods section says it."""
+        return {
+            "holm": "Holm", "bh": "Benjamini and Hochberg", "k-fwer": f"Lehmann and Romano (k = {self.k})",
+            "joint": "a joint sign-flip test over images (step-down of the largest t)",
+        }[self.method]  # fmt: skip
+
+
 class Analysis(Part):
     """What the analysis does otherwise than by default; frozen by the registration like everything else."""
 
     estimators: dict[Name, Literal["linear", "ordinal"]] = Field(
         default={}, description="of a question; absent: linear for `vas`, ordinal for `likert7`"
     )
+    families: dict[Name, Correction] = Field(default={}, description="of a family of hypotheses; absent: Holm")
+
+    def correction(self, family: str) -> Correction:
+        return self.families.get(family, Correction())
 
 
 class Stimuli(Part):

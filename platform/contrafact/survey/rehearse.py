@@ -95,7 +95,7 @@ def replicate(
         stimuli.drop(columns=["reading", "set_key"]), left_on="stimulus", right_on="key"
     )
     table = table.assign(excluded=table["participant"].isin(out))
-    found = {s.id: s.verdict is True for s in analysis.statements(study, table) if s.label == "registered"}
+    found = {s.id: s.verdict is True for s in analysis.statements(study, table, exploratory=False)}
     return found, len(out) / participants
 
 
