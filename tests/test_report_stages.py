@@ -123,7 +123,9 @@ def test_every_claim_is_reproduced_by_its_own_command(
         assert left.value.code == 0
         (found,) = json.loads(capsys.readouterr().out.splitlines()[-1])["contrasts"]
         assert (found["estimate"], found["se"]) == pytest.approx((claim["estimate"], claim["se"]), rel=1e-6)
-        assert found["df"] == pytest.approx(claim["df"], rel=1e-3)
+        # Where a variance vanished a claim is told with fewer degrees of freedom.
+        bounded = any("df bounded" in caveat for caveat in claim["caveats"])
+        assert claim["df"] < found["df"] if bounded else claim["df"] == pytest.approx(found["df"], rel=1e-3)
 
 
 def test_a_changed_plan_is_refused_before_anything_is_said(context: Context, tmp_path: Path) -> None:
