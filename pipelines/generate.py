@@ -12,7 +12,7 @@ import torch
 from contrafact import seeds
 from contrafact.counterfactual import arms, delivery, mask
 from contrafact.counterfactual.contrast import discriminant, sides
-from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Reader, Sum
+from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Reader, Sum, smoothed
 from contrafact.counterfactual.edit import Edited, edit, reading_change
 from contrafact.counterfactual.latent import Latent, shifts
 from contrafact.counterfactual.noise_aware import NoiseAware
@@ -299,7 +299,11 @@ def _reading(context: Context, name: str, instruments: Instruments) -> Reader:
     """The reading that a guidance, text or contrast direction follows."""
     direction, data = context.study.directions[name], instruments.data
     if direction.kind == "guidance":
-        return instruments.steers(direction.target)
+        reader, draws = instruments.steers(direction.target), direction.edit.smooth_draws
+        if not draws:
+            return reader
+        drawn = seeds.normal((draws, *instruments.denoiser.shape), context.study.seed, "smooth", name)
+        return smoothed(reader, direction.edit.smooth_sd * torch.from_numpy(drawn))
     validation = as_input(data.images[data.split == "validation"])
     if direction.kind == "text":
         assert direction.text is not None

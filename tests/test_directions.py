@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from contrafact.counterfactual.contrast import discriminant, sides
-from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Sum, orthogonal
+from contrafact.counterfactual.direction import (
+    ConditionShift,
+    Direction,
+    Guidance,
+    Sum,
+    gradients,
+    orthogonal,
+    smoothed,
+)
 from contrafact.counterfactual.edit import edit, reading_change
 from contrafact.counterfactual.latent import Latent, shifts
 from contrafact.counterfactual.noise_aware import NoiseAware
@@ -84,6 +92,7 @@ KINDS: dict[str, Callable[[], Direction]] = {
     "condition": lambda: ConditionShift(1),
     "guidance": lambda: Guidance(left, [right]),
     "contrast": contrast,
+    "smoothed": lambda: Guidance(smoothed(left, 0.1 * pictures(3, seed=7)), [right]),
     "noise_aware": noise_aware,
     "noise_aware value": lambda: noise_aware((), binary=False),
     "latent": latent,
@@ -316,3 +325,19 @@ def test_a_slider_learns_the_factor_and_comes_back_from_disk(tmp_path: PathOf) -
     with pytest.raises(ValueError, match="known and differ, and has 0"):
         learned(model, images.astype(np.uint8), conditions, np.full(n, np.nan), column=1, rank=4, images_seen=16,
                 batch=16, learning_rate=1e-3, seed=2)  # fmt: skip
+
+
+def test_a_smoothed_reading_has_the_mean_gradient() -> None:
+    """A reading full of ripples: on average over noise the ripples cancel and the slope is left."""
+
+    def rippled(x: Tensor) -> Tensor:
+        return left(x) + 0.3 * torch.sin(200 * x).sum((1, 2, 3))
+
+    x, noise = pictures(3), torch.randn(256, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(6))
+    _, rough = gradients([rippled], x)
+    _, smooth = gradients([smoothed(rippled, 0.1 * noise)], x)
+    _, true = gradients([left], x)
+    misses = [float((rows - true).norm()) for rows in (rough, smooth)]
+    assert misses[1] < 0.15 * misses[0]
+    one = gradients([rippled], x + 0.1 * noise[:1])[1] + gradients([rippled], x + 0.1 * noise[1:2])[1]
+    assert torch.allclose(gradients([smoothed(rippled, 0.1 * noise[:2])], x)[1], one / 2, atol=1e-3)

@@ -127,6 +127,20 @@ class Sum:
         return Push(condition, change if changes else None)
 
 
+def smoothed(reader: Reader, noise: Tensor) -> Reader:
+    """The mean reading over ``noise`` (k, c, h, w) added to an image, whose gradient is the mean gradient.
+
+    SmoothGrad (Smilkov et al. 2017, equation 2). The noise is the same for every image, so an edit depends on no other.
+    """
+    k = len(noise)
+
+    def read(x: Tensor) -> Tensor:
+        around = (x[:, None] + noise[None]).flatten(0, 1)
+        return reader(around).view(len(x), k).mean(1)
+
+    return read
+
+
 def orthogonal(row: Tensor, others: Tensor) -> Tensor:
     """``row`` (m, p) less its projection on the span of ``others`` (m, r, p); as it is where r is 0."""
     if others.shape[1] == 0:

@@ -178,6 +178,10 @@ class Edit(Part):
     trust_radius: Positive = Field(
         default=0.1, description="largest RMS of one guidance step, images in [-1, 1]"
     )
+    smooth_draws: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=0, description="`guidance`: noise draws that the guide's gradient is averaged over; 0 is none"
+    )
+    smooth_sd: Positive = Field(default=0.1, description="SD of that noise, images in [-1, 1]")
     batch: Count = Field(default=32, description="images edited at once")
 
     @model_validator(mode="after")
@@ -261,6 +265,8 @@ class Direction(Part):
                 raise ValueError(f"`{name}` with kind {kind} alone")
         if self.kind == "arithmetic" and not self.sum:
             raise ValueError("`sum`, the weights of other directions, with kind arithmetic")
+        if self.edit.smooth_draws and self.kind != "guidance":
+            raise ValueError("`edit.smooth_draws` with kind guidance alone")
         if self.kind == "text" and self.text is None:
             raise ValueError("`text`, the model and two phrases, with kind text")
         return self
