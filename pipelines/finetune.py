@@ -13,11 +13,13 @@ import torch
 from contrafact import seeds
 from contrafact.counterfactual import slider
 from contrafact.counterfactual.noise_aware import noisy
-from contrafact.diffusion.denoiser import Denoiser, PixelDenoiser, open_denoiser
+from contrafact.diffusion.denoiser import AnyUNet2D, Denoiser, PixelDenoiser, open_denoiser
+from contrafact.diffusion.latents import Latents, open_latents
 from contrafact.diffusion.network import Spec
 from contrafact.diffusion.sample import sample
 from contrafact.diffusion.schedule import Schedule
 from contrafact.diffusion.train import TrainConfig, train
+from contrafact.errors import UserError
 from contrafact.images import decode, pack
 from contrafact.predictors.predictor import Predictor, as_input
 from contrafact.predictors.quality import auc, r2
@@ -37,35 +39,110 @@ def run(context: Context) -> dict[str, Any]:
         context.files.get_folder(context.upstream["predict"]["files"]["guide"], context.folder / "guide_in")
     )
     chosen = data.split == "train"
-    names = ("score", *conditioned(study))
-    columns = [
-        guide.read(data.images[chosen])[:, 0],
-        *(data.covariates[name].to_numpy(float)[chosen] for name in names[1:]),
-    ]
-    raw = np.stack(columns, 1)
+    latents = open_latents(context.loaded.inputs["model.autoencoder"]) if study.model.autoencoder else None
+    names = ("score", *conditioned(study)) if study.model.images_seen else ()
+    raw = np.empty((int(chosen.sum()), 0))
+    if names:
+        score = guide.read(data.images[chosen])[:, 0]
+        raw = np.stack([score, *(data.covariates[name].to_numpy(float)[chosen] for name in names[1:])], 1)
     mean, sd = np.nanmean(raw, 0), np.nanstd(raw, 0)
     sd[sd == 0] = 1.0
     conditions = ((raw - mean) / sd).astype(np.float32)
-    images = data.images[chosen]
+    if study.model.images_seen:
+        folder, loss = _trained(context, data, latents, conditions, names, mean, sd)
+    else:
+        folder, loss = _as_it_is(context, data, latents), float("nan")
+    own_error = float("nan")
+    if latents is not None:
+        latents.save(folder / "vae")
+        own_error = float(latents.error(as_input(data.images[data.split == "validation"])).mean())
+        context.log_metrics({"autoencoder_error": own_error})
+    denoiser = open_denoiser(folder)
+    context.log_artifact(_samples(context, denoiser, latents, len(names)), "samples")
+    context.log_artifact(folder, "denoiser")
+    steering = _on_denoised(context, guide, denoiser, latents, data, conditions)
+    seen = study.model.images_seen
+    files = {"denoiser": context.files.put_folder(folder), "guide": context.files.put_folder(steering)}
+    models = [
+        ModelRecord("denoiser", "denoiser", files["denoiser"], {"loss": loss, "images_seen": seen}),
+        ModelRecord("guide", "guide, steering", files["guide"]),
+    ]
+    if any(direction.kind == "noise_aware" for direction in study.directions.values()):
+        files["noise_aware"] = context.files.put_folder(_noise_aware(context, denoiser, data))
+        models.append(ModelRecord("guide", "guide, noise-aware", files["noise_aware"]))
+    sliders = {}
+    for name, direction in study.directions.items():
+        if direction.kind == "slider":
+            adapter = _slider(context, name, denoiser, data.images[chosen], conditions, names)
+            sliders[name] = context.files.put_folder(adapter)
+            models.append(ModelRecord("slider", name, sliders[name]))
+    context.store.put_models(context.study_id, context.stage_run_id, models)
+    return {
+        **files,
+        "conditions": {
+            name: {"mean": float(m), "sd": float(s)} for name, m, s in zip(names, mean, sd, strict=True)
+        },
+        "images_seen": seen,
+        "loss": loss,
+        "autoencoder_error": own_error,
+        "sliders": sliders,
+    }
+
+
+def _as_it_is(context: Context, data: pack.Dataset, latents: Latents | None) -> Path:
+    """The folder of somebody else's model, which is not trained here."""
+    given, folder = context.loaded.inputs["model.start"], context.folder / "foreign"
+    found = open_denoiser(given)
+    where = f"{context.loaded.path}: model.start"
+    if not isinstance(found, AnyUNet2D):
+        raise UserError(f"{where}: this model has conditions of another study.", hint="Train it on: images_seen above 0.")
+    wanted = tuple(_items(data.images[:1], latents).shape[1:])
+    if found.shape != wanted:
+        raise UserError(
+            f"{where}: the model draws {' x '.join(map(str, found.shape))} (channels, height, width), "
+            f"the study needs {' x '.join(map(str, wanted))}.",
+            hint="Set images.size and model.autoencoder to what the model was trained on.",
+        )
+    found.unet.save_pretrained(folder / "unet", safe_serialization=True)
+    (folder / "scheduler").mkdir(exist_ok=True)
+    settings = given / "scheduler" / "scheduler_config.json"
+    (folder / "scheduler" / settings.name).write_bytes(settings.read_bytes())
+    return folder
+
+
+def _items(images: np.ndarray, latents: Latents | None) -> torch.Tensor | np.ndarray:
+    """What the model sees of 8-bit images: these, or their latents (n, c, h, w)."""
+    return images if latents is None else latents.encode(as_input(images))
+
+
+def _trained(
+    context: Context,
+    data: pack.Dataset,
+    latents: Latents | None,
+    conditions: np.ndarray,
+    names: tuple[str, ...],
+    mean: np.ndarray,
+    sd: np.ndarray,
+) -> tuple[Path, float]:
+    """Folder of the trained model, and its last loss."""
+    study = context.study
+    images = data.images[data.split == "train"]
     if len(data.extra):
         images = np.concatenate([images, data.extra])
         conditions = np.concatenate([conditions, np.full((len(data.extra), len(names)), np.nan, np.float32)])
 
-    model = study.model
-    size = images.shape[1]
+    model, items = study.model, _items(images, latents)
+    units = tuple(map(float, mean)), tuple(map(float, sd))
+    size, inputs = (items.shape[1], 3) if latents is None else (items.shape[2], items.shape[1])
+    try:
+        spec = Spec(
+            size, model.channels, model.patch, model.prediction, model.schedule, model.timesteps, names, *units, inputs
+        )
+    except ValueError as error:
+        raise UserError(f"{context.loaded.path}: model.channels: {error}.", hint="The side is that of the latents.") from None
     config = TrainConfig(
-        spec=Spec(
-            size,
-            model.channels,
-            model.patch,
-            model.prediction,
-            model.schedule,
-            model.timesteps,
-            names,
-            tuple(map(float, mean)),
-            tuple(map(float, sd)),
-        ),
-        start=None if model.start == "scratch" else Path(model.start),
+        spec=spec,
+        start=None if model.start == "scratch" else context.loaded.inputs["model.start"],
         seed=seeds.integer(study.seed, "finetune"),
         images_seen=model.images_seen,
         batch=model.batch,
@@ -92,37 +169,9 @@ def run(context: Context) -> dict[str, Any]:
             next(bar, None)
             shown += 1
 
-    result = train(images, conditions, config, context.folder / "train", report)
+    result = train(items, conditions, config, context.folder / "train", report)
     assert result.folder is not None
-    denoiser = open_denoiser(result.folder)
-    context.log_artifact(_samples(context, denoiser, len(names)), "samples")
-    context.log_artifact(result.folder, "denoiser")
-    steering = _on_denoised(context, guide, denoiser, data, conditions[: chosen.sum()])
-    loss = float(np.mean([line["loss"] for line in result.history[-10:]]))
-    files = {"denoiser": context.files.put_folder(result.folder), "guide": context.files.put_folder(steering)}
-    models = [
-        ModelRecord("denoiser", "denoiser", files["denoiser"], {"loss": loss, "images_seen": result.images_seen}),
-        ModelRecord("guide", "guide, steering", files["guide"]),
-    ]
-    if any(direction.kind == "noise_aware" for direction in study.directions.values()):
-        files["noise_aware"] = context.files.put_folder(_noise_aware(context, denoiser, data))
-        models.append(ModelRecord("guide", "guide, noise-aware", files["noise_aware"]))
-    sliders = {}
-    for name, direction in study.directions.items():
-        if direction.kind == "slider":
-            folder = _slider(context, name, denoiser, data.images[chosen], conditions[: chosen.sum()], names)
-            sliders[name] = context.files.put_folder(folder)
-            models.append(ModelRecord("slider", name, sliders[name]))
-    context.store.put_models(context.study_id, context.stage_run_id, models)
-    return {
-        **files,
-        "conditions": {
-            name: {"mean": float(m), "sd": float(s)} for name, m, s in zip(names, mean, sd, strict=True)
-        },
-        "images_seen": result.images_seen,
-        "loss": loss,
-        "sliders": sliders,
-    }
+    return result.folder, float(np.mean([line["loss"] for line in result.history[-10:]]))
 
 
 def conditioned(study: schema.Study) -> tuple[str, ...]:
@@ -137,15 +186,17 @@ def conditioned(study: schema.Study) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*held, *aimed]))
 
 
-def _samples(context: Context, denoiser: Denoiser, conditions: int) -> Path:
-    """A sheet of samples: scores from -2 to 2 SD in columns, rows with the same noise."""
-    scores = np.tile(np.linspace(-2, 2, 5), 4)
-    condition = torch.zeros(20, conditions)
-    condition[:, 0] = torch.from_numpy(scores)
+def _samples(context: Context, denoiser: Denoiser, latents: Latents | None, conditions: int) -> Path:
+    """A sheet of samples: scores from -2 to 2 SD in columns (where there are any), rows with the same noise."""
+    condition = None
+    if conditions:
+        condition = torch.zeros(20, conditions)
+        condition[:, 0] = torch.from_numpy(np.tile(np.linspace(-2, 2, 5), 4))
     noise = torch.from_numpy(
         seeds.normal((4, *denoiser.shape), context.study.seed, "samples")
     ).repeat_interleave(5, 0)
-    pictures = decode.to_uint8(sample(denoiser, noise, condition, steps=25).numpy())
+    drawn = sample(denoiser, noise, condition, steps=min(25, len(denoiser.alphas_cumprod)))
+    pictures = decode.to_uint8((drawn if latents is None else latents.decode(drawn)).numpy())
     rows = [np.concatenate(list(pictures[k : k + 5]), axis=1) for k in range(0, 20, 5)]
     path = context.folder / "samples.png"
     path.write_bytes(decode.png_bytes(np.concatenate(rows)))
@@ -153,7 +204,12 @@ def _samples(context: Context, denoiser: Denoiser, conditions: int) -> Path:
 
 
 def _on_denoised(
-    context: Context, guide: Predictor, denoiser: Denoiser, data: pack.Dataset, conditions: np.ndarray
+    context: Context,
+    guide: Predictor,
+    denoiser: Denoiser,
+    latents: Latents | None,
+    data: pack.Dataset,
+    conditions: np.ndarray,
 ) -> Path:
     """The guide, trained on with images noised up to .7 of the schedule and denoised in one step.
 
@@ -174,11 +230,12 @@ def _on_denoised(
         rng = seeds.generator(context.study.seed, "denoised")
         denoised = np.empty_like(images)
         for k in context.progress(range(0, len(images), 250), -(-len(images) // 250), "denoised images"):
-            x = as_input(images[k : k + 250])
+            x = as_input(_items(images[k : k + 250], latents))
             t = torch.from_numpy(rng.integers(0, int(0.7 * len(schedule)), len(x)))
             noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
-            condition = torch.from_numpy(known[k : k + 250])
+            condition = torch.from_numpy(known[k : k + 250]) if known.shape[1] else None
             clean = denoiser.predict(schedule.add_noise(x, noise, t), t, condition).clean
+            clean = clean if latents is None else latents.decode(clean)
             denoised[k : k + 250] = decode.to_uint8(clean.clamp(-1, 1).numpy())
         epochs = max(1, config.epochs // (2 * draws))
         settings = FitConfig(epochs, config.batch, config.learning_rate / 4, config.denoised_share, config.augment)

@@ -21,6 +21,7 @@ from contrafact.counterfactual.text import between_phrases, open_text_model
 from contrafact.counterfactual.unit import scaled
 from contrafact.diffusion.denoiser import Denoiser, open_denoiser, scale_from_w
 from contrafact.diffusion.invert import Path, invert
+from contrafact.diffusion.latents import Latents, open_latents
 from contrafact.diffusion.schedule import Schedule
 from contrafact.errors import UserError
 from contrafact.images import decode, pack
@@ -47,7 +48,8 @@ class Instruments:
     """What reads and draws pictures on the guide's side.
 
     ``guide`` reads photographs, ``steering`` clean estimates, ``noise_aware`` noisy images; ``conditions`` are those
-    of the denoiser, each with its mean and SD; ``sliders`` its adapters by direction.
+    of the denoiser, each with its mean and SD; ``sliders`` its adapters by direction; ``latents`` what it works on,
+    where that is not pixels.
     """
 
     data: pack.Dataset
@@ -58,6 +60,7 @@ class Instruments:
     conditions: dict[str, dict[str, float]]
     noise_aware: Predictor | None
     sliders: dict[str, Adapter]
+    latents: Latents | None
 
     def reads(self, target: str) -> Reader:
         """The reading of photographs that a dose of ``target`` is counted in."""
@@ -81,9 +84,17 @@ class Instruments:
             return self.guide.read(self.data.images[rows])[:, 0]
         return self.data.covariates[name].to_numpy(float)[rows]
 
-    def condition(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """Standardised conditions (n, k) of the denoiser: the images' own, NaN where unknown."""
-        columns = [(self.level(name, rows) - unit["mean"]) / unit["sd"] for name, unit in self.conditions.items()]
+    def condition(self, rows: Sequence[int] | np.ndarray, images: np.ndarray | None = None) -> torch.Tensor | None:
+        """Standardised conditions (n, k) of the denoiser: the images' own, NaN where unknown; None where it has none.
+
+        ``images`` are what the score is read of in place of the photographs.
+        """
+        if not self.conditions:
+            return None
+        levels = {name: self.level(name, rows) for name in self.conditions}
+        if images is not None:
+            levels["score"] = self.guide.read(images)[:, 0]
+        columns = [(levels[name] - unit["mean"]) / unit["sd"] for name, unit in self.conditions.items()]
         return torch.tensor(np.stack(columns, 1), dtype=torch.float32)
 
 
@@ -117,7 +128,8 @@ def run(context: Context) -> dict[str, Any]:
         name: Adapter.load(context.files.get_folder(sha, context.folder / f"slider_{name}") / "adapter.safetensors", denoiser)
         for name, sha in upstream["finetune"]["sliders"].items()
     }
-    instruments = Instruments(data, guide, steering, probes, denoiser, conditions, noise_aware, sliders)
+    latents = open_latents(opened["denoiser"]) if study.model.autoencoder else None
+    instruments = Instruments(data, guide, steering, probes, denoiser, conditions, noise_aware, sliders, latents)
     context.log_params({"doses": study.doses.grid, **study.arms.model_dump()})
     records = {image.key: image for image in context.store.images(context.study_id, split="stimuli")}
     for name, direction in study.directions.items():
@@ -337,8 +349,9 @@ def _inverted(
     instruments: Instruments,
     rows: Sequence[int] | np.ndarray,
     region: torch.Tensor | None = None,
+    images: np.ndarray | None = None,
 ) -> Path:
-    """The images of ``rows`` on their way up, as the direction asks; the noise of a path belongs to the image."""
+    """The images of ``rows``, or what became of them, on their way up, as the direction asks; the noise of a path belongs to the image."""
     data, denoiser, noise = instruments.data, instruments.denoiser, None
     if options.inversion != "direct":
         shape = (options.steps, *denoiser.shape)
@@ -346,10 +359,11 @@ def _inverted(
         noise = torch.stack(
             [torch.from_numpy(seeds.normal(shape, study.seed, "inversion", key)) for key in keys], 1
         )
-    return invert(
+    latents, source = instruments.latents, as_input(data.images[rows] if images is None else images)
+    path = invert(
         denoiser,
-        as_input(data.images[rows]),
-        instruments.condition(rows),
+        source if latents is None else latents.encode(source),
+        instruments.condition(rows, images),
         kind=options.inversion,
         depth=options.depth,
         steps=options.steps,
@@ -357,6 +371,7 @@ def _inverted(
         noise=noise,
         region=region,
     )
+    return path if latents is None else latents.seen(path, source)
 
 
 def _regions(context: Context, options: schema.Edit, keys: list[str]) -> np.ndarray | None:
@@ -376,18 +391,20 @@ def _bounded(
     instruments: Instruments,
     rows: list[int],
     regions: np.ndarray | None,
+    images: np.ndarray | None = None,
 ) -> Path:
-    """The images' paths, with the region that edits must stay in."""
-    options, region, pixels = direction.edit, None, instruments.data.images[rows]
+    """The paths of the images of ``rows``, or of what became of them, with the region that edits must stay in."""
+    options, region = direction.edit, None
+    pixels = instruments.data.images[rows] if images is None else images
     if regions is not None:
         region = torch.from_numpy(np.stack([decode.shrunk(each, pixels.shape[1]) for each in regions]))[:, None].float()
     elif options.mask == "saliency":
         region = mask.saliency(instruments.steers(direction.target), as_input(pixels), options.mask_quantile)
     elif options.mask == "conditions":
-        free = _inverted(study, options, instruments, rows)
+        free = _inverted(study, options, instruments, rows, images=images)
         column = instruments.column(direction.target)
         region = mask.conditional_difference(instruments.denoiser, free, column, options.mask_quantile)
-    return _inverted(study, options, instruments, rows, region)
+    return _inverted(study, options, instruments, rows, region, images)
 
 
 def _edits(

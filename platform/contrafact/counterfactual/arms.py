@@ -89,7 +89,7 @@ def placebo(denoiser: Denoiser, path: Path, guide: Reader, draw: Tensor, keep: S
     """``guide`` reads all permutations, (n, p); image ``i`` of the path follows number ``draw[i]``."""
 
     def noise(clean: Tensor) -> Tensor:
-        _, rows = gradients([lambda x: guide(x).gather(1, draw[:, None])[:, 0]], clean)
+        _, rows = gradients([path.reading(lambda x: guide(x).gather(1, draw[:, None])[:, 0])], clean)
         return rows[:, 0].view_as(clean)
 
     return Drift(followed(denoiser, path, noise), keep)
@@ -107,7 +107,7 @@ def matched(
 ) -> Edited:
     """The control's edits at every dose, on the treated arm's pixel norm, with the sign of the dose."""
     n, d = treated.strength.shape
-    sources = path.x[0].repeat_interleave(d, 0)
+    sources = path.sources.repeat_interleave(d, 0)
     norm = pixel_norm(treated.images.flatten(0, 1), sources).view(n, d) * (doses != 0)
     # A quarter of the image takes most of the change under a mask; the first correction mends the rest.
     start = 4 * norm * doses.sign()

@@ -89,7 +89,7 @@ class Guidance:
 
     def push(self, path: Path, index: Tensor, strength: Tensor) -> Push:
         own = begun(path, index, strength)
-        readers = [self.guide, *self.hold]
+        readers = [path.reading(reader) for reader in (self.guide, *self.hold)]
 
         def change(step: Step) -> Tensor:
             now, rows = gradients(readers, step.clean)

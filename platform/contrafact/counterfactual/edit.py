@@ -49,12 +49,13 @@ def edit(
     """
     n, d = target.shape
     index = torch.arange(n).repeat_interleave(d)
-    sources = path.x[0]
+    sources = path.sources
     strength, wanted = start.flatten().clone(), target.flatten()
     low, high = (start.flatten().abs() * bound for bound in bounds)
     for correction in range(corrections + 1):
         push = direction.push(path, index, strength)
-        change = replay(denoiser, path, index, push.condition, push.change) - sources[index]
+        with torch.no_grad():
+            change = path.changes(replay(denoiser, path, index, push.condition, push.change), index)
         if style is not None:
             change = style(change.view(n, d, *change.shape[1:]), sources, path.region).flatten(0, 1)
         if mask_quantile > 0:

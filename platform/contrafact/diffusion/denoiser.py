@@ -58,7 +58,7 @@ class PixelDenoiser:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return (3, self.network.spec.size, self.network.spec.size)
+        return (self.network.spec.inputs, self.network.spec.size, self.network.spec.size)
 
     @property
     def alphas_cumprod(self) -> Tensor:

@@ -34,7 +34,8 @@ class Path:
 
     ``x`` (K+1, n, c, h, w), ``x[0]`` the source; ``clean`` and ``residual`` (K, n, c, h, w) belong to the step down
     from ``x[k + 1]`` to ``x[k]``; ``timesteps`` (K+1) with -1 for the source; ``condition`` (n, k) or None.
-    ``region`` (n, 1, h, w) in [0, 1] is where replays may leave the path; None is everywhere.
+    ``region`` (n, 1, H, W) in [0, 1] is where pictures may change; None is everywhere. A path of latents has
+    ``decode``, from latents to pixels, and ``pixels`` (n, 3, H, W), the photographs that edits change.
     """
 
     x: Tensor
@@ -45,6 +46,29 @@ class Path:
     eta: float
     w: float
     region: Tensor | None = None
+    pixels: Tensor | None = None
+    decode: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def sources(self) -> Tensor:
+        """The pictures that edits change."""
+        return self.x[0] if self.pixels is None else self.pixels
+
+    def changes(self, rows: Tensor, index: Tensor) -> Tensor:
+        """What replayed ``rows`` (m, ...) change of the pictures ``index`` (m,)."""
+        if self.decode is None:
+            return rows - self.x[0][index]
+        change = self.decode(rows) - self.decode(self.x[0])[index]
+        return change if self.region is None else change * self.region[index]
+
+    def reading(self, reader: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """A reader of pictures as a reader of what this path is made of."""
+        decode = self.decode
+        return reader if decode is None else lambda x: reader(decode(x))
+
+    def free(self, index: Tensor) -> Tensor | None:
+        """Where rows may leave the path, (m, 1, h, w) at its own size: a latent is free where any of its pixels is."""
+        return None if self.region is None else _at_size(self.region[index], self.x)
 
 
 @dataclass(frozen=True)
@@ -144,12 +168,18 @@ def _drawn_anew(
         mean = _step_mean(schedule, prediction, ladder[k], ladder[k - 1], 0.0)
         own = schedule.add_noise(source, noise, ladder[k - 1]) if k > 1 else source
         below = mean if k > 1 else mean.clamp(-limit, limit)  # the range of pixels, or that of these latents
-        below = below if region is None else _within(region, k, below, own)
+        below = below if region is None else _within(_at_size(region, source), k, below, own)
         residual.append(below - mean)
         clean.append(prediction.clean)
         x.append(below)
     stacks = [torch.stack(each[::-1]) for each in (x, clean, residual)]
     return Path(stacks[0], stacks[1], stacks[2], ladder, condition, 0.0, w, region)
+
+
+def _at_size(region: Tensor, items: Tensor) -> Tensor:
+    if region.shape[-2:] == items.shape[-2:]:
+        return region
+    return (torch.nn.functional.adaptive_max_pool2d(region, items.shape[-2:]) > 0).to(region)
 
 
 def _within(region: Tensor, k: int, inside: Tensor, outside: Tensor) -> Tensor:
@@ -174,7 +204,7 @@ def replay(
     asymmetry of Kwon, Jeong & Uh 2023). One network evaluation a step (two where ``w`` is not 0).
     """
     schedule = Schedule(denoiser.alphas_cumprod)
-    x = path.x[-1][index]
+    x, free = path.x[-1][index], path.free(index)
     for k in range(len(path.timesteps) - 1, 0, -1):
         t, s = path.timesteps[k], path.timesteps[k - 1]
         noisy, prediction = x, _predict(denoiser, x, t, condition, path.w)
@@ -182,6 +212,6 @@ def replay(
         if change is not None:
             step = Step(k, index, prediction.clean, path.clean[k - 1][index], noisy, t, condition)
             x = x + float(schedule.alpha_bar(s).sqrt()) * change(step)
-        if path.region is not None:
-            x = _within(path.region[index], k, x, path.x[k - 1][index])
+        if free is not None:
+            x = _within(free, k, x, path.x[k - 1][index])
     return x

@@ -36,7 +36,7 @@ class Spec:
     """What a model is, apart from its weights.
 
     ``size`` in pixels; ``channels`` one number a level, multiples of 8; ``patch`` pixels a side are folded into
-    channels. Condition k of the network is (raw value − mean_k)/sd_k.
+    channels. ``inputs`` are the channels of one item, 3 for pixels; for latents ``size`` is theirs. Condition k of the network is (raw value − mean_k)/sd_k.
     """
 
     size: int = 32
@@ -48,6 +48,7 @@ class Spec:
     conditions: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     sd: tuple[float, ...] = ()
+    inputs: int = 3
 
     def __post_init__(self) -> None:
         if not len(self.conditions) == len(self.mean) == len(self.sd):
@@ -87,8 +88,8 @@ class ConditionalUNet(nn.Module):
         self.spec = spec
         self.unet = unet or UNet2DModel(
             sample_size=spec.size // spec.patch,
-            in_channels=3 * spec.patch**2,
-            out_channels=3 * spec.patch**2,
+            in_channels=spec.inputs * spec.patch**2,
+            out_channels=spec.inputs * spec.patch**2,
             block_out_channels=spec.channels,
             down_block_types=("DownBlock2D",) * len(spec.channels),
             up_block_types=("UpBlock2D",) * len(spec.channels),
@@ -103,7 +104,7 @@ class ConditionalUNet(nn.Module):
             self.condition_mlp = ConditionMLP(len(spec.conditions), width)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
-        """The prediction (n, 3, size, size) for x of the same shape, t long (n,).
+        """The prediction (n, inputs, size, size) for x of the same shape, t long (n,).
 
         ``condition`` (n, k) standardised, ``keep`` (n, k) of 0 and 1; both None: unconditional.
         """
@@ -237,7 +238,7 @@ def _must_fit(folder: Path, unet: UNet2DModel, spec: Spec) -> None:
     config = unet.config
     pairs: Sequence[tuple[str, object, object]] = (
         ("channels", tuple(config.block_out_channels), spec.channels),
-        ("input channels (3·patch²)", (config.in_channels, config.out_channels), (3 * spec.patch**2,) * 2),
+        ("input channels times patch²", (config.in_channels, config.out_channels), (spec.inputs * spec.patch**2,) * 2),
         ("side after patches in pixels", config.sample_size, spec.size // spec.patch),
         ("prediction", kind, spec.prediction),
         ("timesteps", len(schedule), len(wanted)),

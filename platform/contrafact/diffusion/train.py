@@ -106,7 +106,7 @@ def train(
     A folder with a checkpoint of the same images and settings is taken up; another one raises ValueError. A loss or
     gradient that is not finite raises DivergedError.
     """
-    data = _pixels(images, config.spec.size)
+    data = _pixels(images, config.spec.size, config.spec.inputs)
     labels = _labels(conditions, len(data), len(config.spec.conditions))
     cumulative = _cumulative(weights, len(data))
     device = torch.device(config.device)
@@ -235,7 +235,7 @@ def held_out_loss(
     predict.
     """
     schedule = Schedule(denoiser.alphas_cumprod)
-    data = _pixels(images, denoiser.shape[-1])
+    data = _pixels(images, denoiser.shape[-1], denoiser.shape[0])
     labels = None if conditions is None else torch.as_tensor(np.asarray(conditions), dtype=torch.float32)
     losses = torch.zeros(len(data), dtype=torch.float64)
     for repeat in range(repeats):
@@ -275,7 +275,7 @@ def _draw(config: TrainConfig, step: int, cumulative: Tensor | None, n: int, sch
     return _Draw(
         items=items,
         t=torch.randint(len(schedule), (config.batch,), generator=stream),
-        noise=torch.randn(config.batch, 3, size, size, generator=stream),
+        noise=torch.randn(config.batch, config.spec.inputs, size, size, generator=stream),
         keep=(torch.rand(config.batch, generator=stream) >= config.condition_dropout).float(),
         augment=torch.rand(config.batch, 7, generator=stream) * 2 - 1 if config.augment else items,
     )
@@ -298,8 +298,8 @@ def _augment(x: Tensor, draw: Tensor) -> Tensor:
 # -- what goes in -----------------------------------------------------------------------------------------------
 
 
-def _pixels(images: np.ndarray | Tensor, size: int) -> Tensor:
-    """(n, 3, size, size), uint8 as it came or float32 in [-1, 1]."""
+def _pixels(images: np.ndarray | Tensor, size: int, inputs: int) -> Tensor:
+    """(n, inputs, size, size), uint8 as it came or float32: pixels in [-1, 1], or latents."""
     data = torch.as_tensor(images)
     if data.dtype == torch.uint8 and data.ndim == 4:
         data = data.permute(0, 3, 1, 2).contiguous()
@@ -307,8 +307,8 @@ def _pixels(images: np.ndarray | Tensor, size: int) -> Tensor:
         raise ValueError("images must be uint8 (n, h, w, 3) or float (n, 3, h, w) in [-1, 1]")
     else:
         data = data.float()
-    if data.ndim != 4 or tuple(data.shape[1:]) != (3, size, size) or not len(data):
-        raise ValueError(f"images give {tuple(data.shape)} where (n, 3, {size}, {size}) is needed")
+    if data.ndim != 4 or tuple(data.shape[1:]) != (inputs, size, size) or not len(data):
+        raise ValueError(f"images give {tuple(data.shape)} where (n, {inputs}, {size}, {size}) is needed")
     return data
 
 

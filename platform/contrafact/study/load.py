@@ -212,7 +212,8 @@ def _inputs(raw: rules.Raw, base: Path, data: Path | None) -> tuple[dict[str, Pa
     keys: list[Loc] = [("images", "manifest"), ("images", "extra"), ("images", "folder")]
     directions = raw.get("directions")
     texts = [("directions", name, "text", "model") for name in (directions if isinstance(directions, dict) else ())]
-    for loc in [*keys, ("stimuli", "manifest"), ("stimuli", "folder"), ("model", "start"), *texts]:
+    models: list[Loc] = [("model", "start"), ("model", "autoencoder")]
+    for loc in [*keys, ("stimuli", "manifest"), ("stimuli", "folder"), *models, *texts]:
         value: Any = raw
         for part in loc:
             value = value.get(part) if isinstance(value, dict) else None

@@ -41,7 +41,7 @@ STAGES = {
     "finetune": _Stage(
         ("predict",),
         ("model", "directions.*.kind", "directions.*.target", "directions.*.hold", "directions.*.slider"),
-        ("model.start",),
+        ("model.start", "model.autoencoder"),
     ),
     "generate": _Stage(("predict", "finetune"), ("directions", "doses", "arms"), ("directions.*.text.model",)),
     "gate": _Stage(("generate",), ("gate", "survey.respondents.reads")),

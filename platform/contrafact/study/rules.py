@@ -23,7 +23,9 @@ Raw = dict[str, Any]
 
 def broken(raw: Raw) -> list[Finding]:
     """Every broken rule of a study that was read but not yet validated."""
-    rules = (_source, _images_of_a_world, _world, _delivery, _network, _directions, _survey, _hypotheses, _analysis)
+    rules = (
+        _source, _images_of_a_world, _world, _delivery, _network, _foreign, _directions, _survey, _hypotheses, _analysis
+    )  # fmt: skip
     return [finding for rule in rules for finding in rule(raw)]
 
 
@@ -140,6 +142,8 @@ def _network(raw: Raw) -> Iterator[Finding]:
     for index, width in enumerate(channels):
         if width % 8:
             yield Finding(("model", "channels", index), shown(width), "a multiple of 8")
+    if _at(raw, "model", "autoencoder") is not None or _at(raw, "model", "images_seen") == 0:
+        return  # the side is that of the latents, or the model brings its own
     halvings = len(channels) - 1
     if channels and type(patch) is int and type(size) is int and patch > 0 and size % (patch * 2**halvings):
         found = f"{len(channels)} levels for {size} px with patches of {patch}"
@@ -147,6 +151,28 @@ def _network(raw: Raw) -> Iterator[Finding]:
             f"a side that can be halved {halvings} times: fewer levels, a smaller patch or larger images"
         )
         yield Finding(("model", "channels"), found, allowed)
+
+
+def _foreign(raw: Raw) -> Iterator[Finding]:
+    """What a model of somebody else, or of latents, cannot do."""
+    model = _section(raw, "model")
+    as_it_is, latents = model.get("images_seen") == 0, model.get("autoencoder") is not None
+    if as_it_is and model.get("start", "scratch") == "scratch":
+        yield Finding(("model", "images_seen"), "0 from scratch", "a number above 0, or `start`, a model's folder")
+    if latents and model.get("augment") is True:
+        yield Finding(("model", "augment"), "true with an autoencoder", "false: latents cannot be mirrored or tinted")
+    for name in _section(raw, "directions"):
+        one = _section(raw, "directions", name)
+        kind, mask = one.get("kind", "condition"), _at(one, "edit", "mask")
+        if as_it_is and kind in ("condition", "slider"):
+            allowed = "guidance, contrast: a model taken as it is has no conditions (or images_seen above 0)"
+            yield Finding(("directions", name, "kind"), shown(kind), allowed)
+        if as_it_is and mask == "conditions":
+            allowed = "another mask: a model taken as it is has no conditions"
+            yield Finding(("directions", name, "edit", "mask"), shown(mask), allowed)
+        if latents and kind in ("noise_aware", "slider", "latent"):
+            allowed = "condition, guidance, contrast, text: the others learn from pixels, and here latents are noisy"
+            yield Finding(("directions", name, "kind"), shown(kind), allowed)
 
 
 def _directions(raw: Raw) -> Iterator[Finding]:

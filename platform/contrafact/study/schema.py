@@ -104,6 +104,9 @@ class Model(Part):
     """The conditional diffusion model."""
 
     start: str = Field(default="scratch", description="`scratch`, or a diffusers model folder to fine-tune")
+    autoencoder: str | None = Field(
+        default=None, description="folder of a diffusers AutoencoderKL: the model then works on its latents"
+    )
     prediction: Literal["v", "epsilon", "sample"] = "v"
     schedule: Literal["cosine", "linear"] = "cosine"
     timesteps: Annotated[int, Field(ge=10, le=4000)] = 1000
@@ -112,7 +115,9 @@ class Model(Part):
     )
     patch: Literal[1, 2, 4] = Field(default=2, description="pixels folded into channels, a side")
     condition_dropout: Share = 0.1
-    images_seen: Count = Field(default=110_000, description="images shown in training, repeats counted")
+    images_seen: Annotated[int, Field(ge=0)] = Field(
+        default=110_000, description="images shown in training, repeats counted; 0 takes `start` as it is"
+    )
     batch: Count = 32
     learning_rate: Positive = 1e-3
     warmup_steps: Annotated[int, Field(ge=0)] = 300
