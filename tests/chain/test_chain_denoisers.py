@@ -42,7 +42,7 @@ def test_the_chain_runs_unchanged(
     else:
         save_foreign(tmp_path / "foreign")
         model = "model: {start: foreign, images_seen: 0,"
-    chain = predicted.copy(tmp_path / which)
+    chain = predicted.copy(tmp_path / "workspace")
     fewer = ("sham: true, placebo: 3, images: 9", "sham: true, placebo: 2, images: 3")
     told = chain.run(changed((MODEL, model), fewer), "--until", "gate")
     assert [stage["name"] for stage in told.said["stages"] if stage["cached"]] == ["ingest", "predict"]
