@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from contrafact.counterfactual import card, gate
+from contrafact import seeds
+from contrafact.counterfactual import card, gate, set_card
 from contrafact.images import decode, pack, worlds
 from contrafact.predictors.predictor import Predictor, as_input
 from contrafact.run.context import Context
@@ -112,6 +113,11 @@ def run(context: Context) -> dict[str, Any]:
             held[probe] = {
                 "estimable": bool(usable),
                 "signed_max_sd": float(np.abs(signed).max()) if usable else float("nan"),
+                "corrected_max_sd": (
+                    set_card.corrected(float(np.abs(signed).max()), quality["value"])
+                    if usable and quality["metric"] == "r2"
+                    else float("nan")
+                ),
                 "absolute_sd": float(np.abs(leakage[probe][:, ends]).mean()) if usable else float("nan"),
                 "probe_quality": quality,
                 "equivalence": asdict(test),
@@ -129,6 +135,8 @@ def run(context: Context) -> dict[str, Any]:
             "l1": float(treated["l1"][:, ends].mean()),
             "ssim": float(treated["ssim"][:, ends].mean()),
             "images": n,
+            **upstream["generate"]["axioms"][name],
+            **_of_the_set(context, name, pictures, measured, source, judge, features),
         }
         if delivered:
             slope, low, high = card.slope_interval(delivered["treated"], doses)
@@ -207,6 +215,32 @@ def _features(judge: Predictor, images: np.ndarray) -> np.ndarray:
     ).astype(float)
 
 
+def _of_the_set(
+    context: Context,
+    name: str,
+    pictures: dict[str, np.ndarray],
+    measured: dict[str, dict[str, np.ndarray]],
+    source: np.ndarray,
+    judge: Predictor,
+    real: np.ndarray,
+) -> dict[str, float]:
+    """The card of the whole set of treated pictures; ``real`` are the judge's features of validation images."""
+    doses = np.array(context.study.doses.grid)
+    zero, ends = int(np.flatnonzero(doses == 0)[0]), np.flatnonzero(doses != 0)
+    treated, values = pictures["treated"][:, ends], measured["treated"]
+    flat = treated.reshape(-1, *treated.shape[2:])
+    rng = seeds.generator(context.study.seed, "set card", name)
+    marks = {arm: found["mark"][:, ends] for arm, found in measured.items()}
+    return {
+        **asdict(set_card.likeness(_features(judge, flat), real, rng)),
+        "edit_auc": (
+            set_card.edit_auc(card.mark(source), marks["sham"], marks["treated"]) if "sham" in marks else float("nan")
+        ),
+        "locality": float(np.nanmean(set_card.locality(flat, np.repeat(source, len(ends), axis=0)))),
+        "minimality": set_card.minimality(values["l1"][:, ends], (values["judge"] - values["judge"][:, [zero]])[:, ends]),
+    }
+
+
 def _columns(probes: Predictor, flat: np.ndarray, n: int, d: int) -> dict[str, np.ndarray]:
     read = probes.read(flat)
     return {name: read[:, k].reshape(n, d) for k, name in enumerate(probes.names)}
@@ -267,6 +301,7 @@ def _store_cards(
         {float(dose): j for j, dose in enumerate(doses)},
     )
     zero = at_dose[0.0]
+    beyond = {(key, dose) for key, dose in context.upstream["generate"]["unsupported"]}
     rows = []
     for stimulus in stimuli:
         arm = "treated" if stimulus.arm == "null" else stimulus.arm
@@ -287,7 +322,7 @@ def _store_cards(
                 artefact=float(detector[i, list(ends).index(j)])
                 if arm == "treated" and j in ends
                 else float("nan"),
-                flags=[],
+                flags=["unsupported"] if arm == "treated" and (stimulus.set_key, stimulus.dose) in beyond else [],
             )
         )
     context.store.put_cards(context.study_id, context.stage_run_id, rows)

@@ -1,5 +1,7 @@
 """The engine on small random networks and on instruments whose answers are known in closed form."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from contrafact.counterfactual import arms
 from contrafact.counterfactual.direction import ConditionShift, Guidance, gradients
-from contrafact.counterfactual.edit import edit, pixel_norm, reading_change
+from contrafact.counterfactual.edit import edit, pixel_norm, reading_change, unsupported
 from contrafact.counterfactual.mask import automatic_mask
 from contrafact.diffusion.denoiser import AnyUNet2D, Denoiser, PixelDenoiser, Prediction
 from contrafact.diffusion.invert import invert, replay
@@ -153,6 +155,22 @@ def test_a_step_never_leaves_the_trust_region() -> None:
 
     replay(denoiser, path, torch.arange(2), None, watched)
     assert float(torch.stack(sizes).max()) <= 0.02 + 1e-6
+
+
+def test_a_dose_that_cannot_be_reached_is_flagged() -> None:
+    """The reading saturates at 1: no strength brings it further."""
+    denoiser, x = foreign(3), pictures(2)
+    path = inverted(denoiser, x, "direct")
+    target = torch.tensor([[-3.0, 0.0, 0.3]]).repeat(2, 1)
+    saturating = reading_change([left_half])
+
+    def measure(images: Tensor, sources: Tensor) -> Tensor:
+        return saturating(images, sources).clamp(-1, 1)
+
+    made = edit(denoiser, path, Guidance(left_half), target, target, measure, corrections=3)
+    assert unsupported(made, target).tolist() == [[True, False, False]] * 2
+    unread = replace(made, reached=torch.full_like(made.reached, torch.nan))
+    assert unsupported(unread, target).tolist() == [[True, False, True]] * 2
 
 
 def test_a_control_moves_the_picture_and_keeps_what_it_must_not_move() -> None:

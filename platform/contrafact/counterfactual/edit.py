@@ -25,6 +25,15 @@ class Edited:
     reached: Tensor
 
 
+UNREACHED = 0.25
+"""Share of a dose by which the guide's reading may miss it at the end; beyond it the dose is not what it says."""
+
+
+def unsupported(edited: Edited, target: Tensor) -> Tensor:
+    """(n, d) True where the strengths that are allowed did not bring the reading to ``target`` (n, d)."""
+    return (target != 0) & ~((edited.reached - target).abs() <= UNREACHED * target.abs())
+
+
 def edit(
     denoiser: Denoiser,
     path: Path,
