@@ -72,14 +72,6 @@ def test_locality_and_minimality() -> None:
     assert np.isnan(set_card.minimality(np.array([0.01]), np.array([0.0])))
 
 
-def test_near_duplicates_across_splits_and_units_alone() -> None:
-    x = rng().normal(size=(50, 30))
-    x[7], x[9], x[11] = x[3] * 1.0001, x[3] * 1.0001, x[4] * 1.0001
-    split, unit = np.array(["train"] * 8 + ["judge"] * 42), np.arange(50)
-    unit[11] = 4  # the same unit: a split by units keeps these together or has been told
-    assert set_card.near_duplicates(x, split, unit) == [(3, 9), (7, 9)]
-
-
 def test_leakage_is_corrected_for_what_the_probe_does_not_know() -> None:
     assert set_card.corrected(0.1, 0.25) == pytest.approx(0.2)
     assert np.isnan(set_card.corrected(0.1, -0.2))

@@ -134,25 +134,6 @@ def minimality(l1: Array, moved: Array) -> float:
     return float(np.abs(l1).sum() / total) if total > 0 else float("nan")
 
 
-def near_duplicates(features: Array, split: Array, unit: Array, least: float = 0.995) -> list[tuple[int, int]]:
-    """Pairs of rows of different splits and units whose features (n, f) are nearly the same direction.
-
-    Cosine of the standardised features at or above ``least``, the first row before the second. The photograph of one
-    person under two names would stand on both sides of a split.
-    """
-    x = (features - features.mean(0)) / (features.std(0) + 1e-9)
-    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    pairs = []
-    for start in range(0, len(x), 1000):
-        rows, columns = np.nonzero(x[start : start + 1000] @ x.T >= least)
-        pairs += [
-            (int(i), int(j))
-            for i, j in zip(rows + start, columns, strict=True)
-            if i < j and split[i] != split[j] and unit[i] != unit[j]
-        ]
-    return pairs
-
-
 def corrected(slope: float, reliability: float) -> float:
     """A leakage in SD as a perfect probe would read it: the reading over the root of the probe's R² (Spearman 1904).
 
