@@ -326,7 +326,7 @@ def _reading(context: Context, name: str, instruments: Instruments) -> Reader:
         reader, draws = instruments.steers(direction.target), direction.edit.smooth_draws
         if not draws:
             return reader
-        drawn = seeds.normal((draws, *instruments.denoiser.shape), context.study.seed, "smooth", name)
+        drawn = seeds.normal((draws, 3, *data.images.shape[1:3]), context.study.seed, "smooth", name)
         return smoothed(reader, direction.edit.smooth_sd * torch.from_numpy(drawn))
     validation = as_input(data.images[data.split == "validation"])
     if direction.kind == "text":
