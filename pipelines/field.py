@@ -11,11 +11,12 @@ import pandas as pd
 from contrafact.errors import Paused, UserError
 from contrafact.run.context import Context
 from contrafact.run.freeze import shown, weights
+from contrafact.stats.pitfalls import leaving
 from contrafact.survey import batch, fielding
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Facts: the batch, its participants and ratings, exclusions by rule, the registration's hash."""
+    """Facts: the batch, its participants and ratings, exclusions by rule, where people left, the registration's hash."""
     study, store, study_id = context.study, context.store, context.study_id
     if study.survey is None:
         return {"stopped": "The study has no `survey`, so nothing was fielded."}
@@ -26,15 +27,16 @@ def run(context: Context) -> dict[str, Any]:
         _simulate(context, name)
     answers = store.answers(study_id, name)
     participants = int(answers["list"].nunique())
-    if study.survey.service is not None and study.survey.respondents is None:
+    if study.survey.respondents is None and study.survey.service is not None:
         _wait_for_visits(context, name)
-    elif participants < study.survey.participants:
+    elif study.survey.respondents is None and participants < study.survey.participants:
         _wait(context, name, participants)
     facts = {
         "batch": name,
         "participants": participants,
         "ratings": int((answers["question"] != batch.ATTENTION).sum()),
         "excluded": fielding.exclude(store, study_id, study, name),
+        "left": _left(context, name, stimuli),
         "registration": registration,
     }
     store.close_field(study_id, name)
@@ -43,7 +45,8 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def _simulate(context: Context, name: str) -> None:
-    """Simulated people answer the exported batch; their file goes in through the same door as anybody's."""
+    """Simulated people come to the pages where the study has some; else they answer the exported batch, and their file
+    goes in through the same door as anybody's."""
     kept = context.upstream.get("gate", {}).get("readings")
     if kept is None:
         raise UserError(
@@ -51,6 +54,11 @@ def _simulate(context: Context, name: str) -> None:
         )
     readings = pd.read_parquet(io.BytesIO(context.files.get(kept)))
     readings["stimulus"] = readings["stimulus"].astype("int64")
+    if context.study.survey is not None and context.study.survey.service is not None:
+        from contrafact.service.visitors import field_simulated
+
+        field_simulated(context.store, context.files, context.study_id, context.study, name, readings)
+        return
     out = context.folder / "batch"
     shutil.rmtree(out, ignore_errors=True)
     fielding.export_batch(context.store, context.files.get, context.study_id, context.study, out, name)
@@ -59,6 +67,14 @@ def _simulate(context: Context, name: str) -> None:
     fielding.import_answers(
         context.store, context.study_id, context.study, [out / "answers.csv"], simulated=True, name=name
     )
+
+
+def _left(context: Context, name: str, stimuli: pd.DataFrame) -> dict[str, Any]:
+    """People who left before the end, by the arm of the picture at which they did."""
+    trials = fielding.begun(context.store, context.study_id, context.study, name)
+    arms = dict(zip(stimuli["key"], stimuli["arm"], strict=True))
+    table, warning = leaving(trials.assign(arm=trials["stimulus"].map(arms)))
+    return {"by_arm": table.to_dict("records"), "warning": warning}
 
 
 def _wait_for_visits(context: Context, name: str) -> None:

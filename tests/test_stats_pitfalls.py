@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from contrafact import seeds
-from contrafact.stats.pitfalls import pitfalls
+from contrafact.stats.pitfalls import leaving, pitfalls
 
 BOUNDS = {"trust": (0.0, 100.0)}
 VARIANTS = [("null", 0.0), *((arm, dose) for arm in ("treated", "sham") for dose in (-1.0, 1.0))]
@@ -74,3 +74,27 @@ def test_false_alarms_are_rare() -> None:
     table = sound()
     alarms = [len(pitfalls(table.assign(value=50 + rng.normal(0, 12, len(table))), BOUNDS)) - 1 for _ in range(30)]
     assert np.mean(alarms) < 0.1
+
+
+def begun(chance: dict[str, float], seed: int = 1) -> pd.DataFrame:
+    """The lists of the sound study, each left for good at a picture with a chance that its arm decides."""
+    rng = seeds.generator(seed, "leaving")
+    table = pd.concat([sound().assign(participant=lambda t, k=k: t["participant"] + 100 * k) for k in range(5)])
+    table = table.reset_index(drop=True).sort_values(["participant", "position"])
+    leaves = rng.random(len(table)) < table["arm"].map(chance).to_numpy()
+    gone = leaves.astype(float) if leaves.any() else np.zeros(len(table))
+    answered = pd.Series(gone, table.index).groupby(table["participant"]).cumsum() == 0
+    return table.assign(list=table["participant"], answered=answered)[["list", "position", "arm", "answered"]]
+
+
+def test_leaving_is_told_where_it_falls_on_one_arm() -> None:
+    even = dict.fromkeys(("null", "treated", "sham"), 0.02)
+    chances = [leaving(begun(even, seed)) for seed in range(6)]  # false alarms: 3 of 400 at a level of .01
+    assert sum(told is not None for _, told in chances) <= 1 and all(table["left"].sum() > 10 for table, _ in chances)
+    trials = begun(even | {"treated": 0.08})
+    table, told = leaving(trials)
+    assert told is not None and "'treated'" in told
+    left = trials.groupby("list")["answered"].transform(lambda one: not one.all())
+    assert table["left"].sum() == trials[left]["list"].nunique(), "everybody leaves once"
+    assert table["reached"].sum() == trials["answered"].sum() + table["left"].sum()
+    assert leaving(begun(dict.fromkeys(even, 0.0)))[1] is None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +79,25 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def ran_postgres(ran: Path, database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same in a database of a server, to be copied."""
+    own = settings.read(tmp_path_factory.mktemp("ran_postgres"))
+    where = replace(own, database_url=database())
+    with pytest.raises(Paused, match="participants have finished"):
+        run_study(study.load(ran / "cards.yaml"), where)
+    return where.database_url
+
+
 @pytest.fixture
-def fielded(ran: Path, tmp_path: Path, workspace: Path) -> Iterator[Fielded]:
-    """The study in the field, in the test's own workspace."""
+def fielded(
+    request: pytest.FixtureRequest, ran: Path, tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Fielded]:
+    """The study in the field, in the test's own workspace; with the parameter ``postgres`` on a server."""
     shutil.copytree(ran, tmp_path, dirs_exist_ok=True)
+    if getattr(request, "param", "sqlite") == "postgres":
+        copied = request.getfixturevalue("database")(request.getfixturevalue("ran_postgres"))
+        monkeypatch.setenv("CONTRAFACT_DATABASE_URL", copied)
     where, path = settings.read(workspace), tmp_path / "cards.yaml"
     with open_store(where.database_url) as store:
         record = store.study("cards")

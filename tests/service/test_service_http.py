@@ -14,6 +14,9 @@ from contrafact.service.app import HEADERS, build
 from contrafact.store import models as m
 from contrafact.store.visits import Visits
 
+pytestmark = pytest.mark.parametrize(
+    "fielded", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
 RAW = "panel-person-0001"
 
 

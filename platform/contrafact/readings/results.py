@@ -135,6 +135,8 @@ def reading(
     strips = tuple(_strips(stimuli, files)) if stimuli is not None and files is not None and len(stimuli) else ()
     models, quality, counts = _models(study, facts), _quality(gate), _counts(facts)
     seen = pitfalls(ratings, _bounds(study)) if ratings is not None else ()
+    if warning := facts.get("field", {}).get("left", {}).get("warning"):
+        seen = (warning, *seen)
     reliable = tuple(_reliability(study, ratings)) if ratings is not None and len(ratings) else ()
     absent = [
         sentence
@@ -454,7 +456,14 @@ def _counts(facts: Facts) -> tuple[Table, ...]:
         if key in source
     }
     people = {key: field[key] for key in ("participants", "ratings", "excluded") if key in field}
-    return (*_plain("Images and stimuli", stimuli, ("what", "count")), *_plain("People", people, ("what", "count")))
+    left = {
+        f"left at a picture of the arm {NAMES.get(row['arm'], row['arm'])}": f"{row['left']} of {row['reached']} reached"
+        for row in field.get("left", {}).get("by_arm", ()) if row["left"]
+    }  # fmt: skip
+    return (
+        *_plain("Images and stimuli", stimuli, ("what", "count")),
+        *_plain("People", people | left, ("what", "count")),
+    )
 
 
 def _truth(found: Facts, statements: Sequence[Statement]) -> str | None:

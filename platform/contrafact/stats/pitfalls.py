@@ -16,6 +16,8 @@ from contrafact.stats.mixed import MIN_LEVELS
 
 SURE = 0.01
 """Below this p a difference between arms or lists is told."""
+LEFT = 10
+"""Below so many people who left, arms are not compared."""
 LIKERT = 7
 """Up to so many steps a scale is ordinal rather than continuous."""
 
@@ -97,6 +99,33 @@ def _lost(table: pd.DataFrame) -> Iterator[str]:
         if p < SURE:
             worst = shares.mean().idxmax()
             yield f"There are more {what} in the arm '{worst}' than in others (p = {p:.2g}): the arms no longer compare like with like; find out why."
+
+
+def leaving(trials: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
+    """At which arm's pictures people leave for good: by ``arm``, how many pictures were ``reached`` and at how many
+    somebody ``left``; and the sentence where arms differ, else None.
+
+    ``trials`` has all trials of the lists that were begun: ``list``, ``position``, ``arm`` (missing on trials without a
+    picture), ``answered``. A list is left at the first trial after the last answer. Everybody leaves once at most, so
+    the pictures reached are independent trials of a discrete hazard (Cox 1972), and arms are compared by chi-squared
+    on the counts; nothing is said of fewer than ``LEFT`` people.
+    """
+    answered = trials["position"].where(trials["answered"]).groupby(trials["list"]).transform("max").fillna(-1)
+    at = trials["position"].where(trials["position"] > answered).groupby(trials["list"]).transform("min")
+    seen = trials[(trials["position"] <= at.fillna(np.inf)) & trials["arm"].notna()]
+    left = (seen["position"] == at[seen.index]).groupby(seen["arm"]).sum().rename("left").astype(int)
+    table = pd.concat([seen.groupby("arm").size().rename("reached"), left], axis=1).reset_index()
+    if len(table) < 2 or table["left"].sum() < LEFT:
+        return table, None
+    p = float(stats.chi2_contingency([table["left"], table["reached"] - table["left"]], correction=False).pvalue)
+    if p >= SURE:
+        return table, None
+    worst = table.iloc[int((table["left"] / table["reached"]).to_numpy().argmax())]
+    return table, (
+        f"People left more often at pictures of the arm '{worst['arm']}' ({worst['left']} of {worst['reached']:,} reached) "
+        f"than at others (p = {p:.2g}): who stayed is no longer who began; report it, and do not take the effect as that "
+        "in everybody."
+    )
 
 
 def _order(rows: pd.DataFrame) -> Iterator[str]:

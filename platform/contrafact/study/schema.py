@@ -351,6 +351,12 @@ class Respondents(Part):
     noise_sd: Annotated[float, Field(ge=0)] = Field(default=12.0, description="rating points")
     lapse: Share = Field(default=0.03, description="share of answers that are uniform draws")
     inattentive: Share = Field(default=0.05, description="share of participants who answer without looking")
+    dropout: Share = Field(default=0.0, description="chance at each picture that somebody leaves for good")
+    dropout_mark: float = Field(default=0.0, description="log odds of leaving per SD of the mark of editing")
+    mishaps: Share = Field(
+        default=0.0,
+        description="share of participants with double clicks, two tabs, reloads or a bad network (with `survey.service`)",
+    )
     mark_slope: float = Field(
         default=0.0, description="rating points per SD of the mark of editing (artefact world)"
     )
@@ -454,6 +460,12 @@ class Survey(Part):
     service: Service | None = Field(default=None, description="pages of our own; absent: the batch goes out as files")
     panel: Panel | None = Field(default=None, description="where people come from; absent: nothing is published")
     models: dict[Name, ModelRespondent] = Field(default={}, description="model respondents, by a name of yours")
+
+    @model_validator(mode="after")
+    def _mishaps(self) -> Survey:
+        if self.respondents is not None and self.respondents.mishaps and self.service is None:
+            raise ValueError("`respondents.mishaps` happen on pages alone: add `service`, or leave them out")
+        return self
 
 
 class Hypothesis(Part):

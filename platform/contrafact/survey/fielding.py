@@ -256,11 +256,20 @@ def simulated_answers(trials: pd.DataFrame, readings: pd.DataFrame, study: Study
         value = answers["value"].where(~image, respondents.on_scale(answers["value"], question.scale))
         name = pd.Series(question.name, index=answers.index).where(image, batch.ATTENTION)
         parts.append(answers.assign(value=value, question=name)[image | (number == 0)])
-    rows = pd.concat(parts)
+    rows = pd.concat(parts).dropna(subset=["value"])
     rows = rows.assign(
         position=rows["position"] + 1, participant=[f"simulated-{number}" for number in rows["participant"]]
     )
     return rows.sort_values(["assignment", "position"], kind="stable")[list(batch.ANSWER_COLUMNS)]
+
+
+def begun(ground: Ground, study_id: int, study: Study, name: str | None = None) -> pd.DataFrame:
+    """The trials of lists that somebody answered a part of: ``list``, ``position``, ``stimulus`` (id, None on attention
+    trials), ``answered`` (a question of it at least)."""
+    asked = expected(ground, study_id, study, name)
+    trials = asked.assign(answered=asked["value"].notna()).groupby(["list", "position"], as_index=False)
+    found = trials.agg(stimulus=("stimulus", "first"), answered=("answered", "any"))
+    return found[found.groupby("list")["answered"].transform("any")]
 
 
 def exclude(ground: Ground, study_id: int, study: Study, name: str | None = None) -> dict[str, int]:

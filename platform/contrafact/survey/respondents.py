@@ -5,7 +5,8 @@ it goes back to. Dose, arm and direction never reach them. An attentive person p
 
     clip(50 + slope z + mark_slope m + a_p + b_p z + c_i + d_i z + e, 0, 100),
 
-all effects independent normal; a share of answers are lapses, drawn uniformly; a share of people never look.
+all effects independent normal; a share of answers are lapses, drawn uniformly; a share of people never look. At each
+picture a person may leave for good, with the odds ``dropout / (1 - dropout) * exp(dropout_mark m)``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from contrafact import seeds
 from contrafact.study.schema import Respondents, World
@@ -59,7 +60,7 @@ def answer(
     is the same for all questions.
 
     Returns the lists' rows with ``participant`` (the list's number), ``value`` (0 to 100, one decimal) and
-    ``response_ms``. Raises ValueError where a picture has no reading.
+    ``response_ms``, both NaN from the picture on at which somebody left. Raises ValueError where a picture has no reading.
     """
     if extra := set(pictures.columns) - {"image", "reading", "mark"}:
         raise ValueError(f"respondents see pixels only; they must not be told {sorted(extra)}")
@@ -99,6 +100,11 @@ def answer(
         wrong = (target[rows] + 3 * ATTENTION_TOLERANCE + 40 * wild) % 100  # never within the tolerance
         value[rows] = np.where(is_image[rows], answers, np.where(fails, wrong, target[rows]))
         response_ms[rows] = (FAST_MS if style == "fast" else TYPICAL_MS) * np.exp(pace + 0.4 * haste)
+        if r.dropout:
+            chance = special.expit(special.logit(r.dropout) + r.dropout_mark * np.nan_to_num(mark[rows]))
+            draws = seeds.generator(seed, "respondents", replication, "leaves", number).random(len(rows))
+            gone = rows[np.cumsum(is_image[rows] & (draws < chance)) > 0]
+            value[gone] = response_ms[gone] = np.nan
 
     answers_table = lists.assign(value=np.round(value, 1), response_ms=np.round(response_ms))
     return answers_table.rename(columns={"list": "participant"})
