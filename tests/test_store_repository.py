@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from sqlalchemy.exc import DBAPIError
 from contrafact.errors import UserError
 from contrafact.stats.statement import Statement
 from contrafact.store import Store, open_store
+from contrafact.store.database import connect
 from contrafact.store.dump import canonical
+from contrafact.store.models import Registration
 from contrafact.store.records import CardRecord, GateRecord, ImageRecord, ModelRecord, StimulusRecord
 from contrafact.study.schema import Question
 
@@ -34,9 +36,19 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture
-def url(tmp_path: Path, empty: Path) -> str:
-    return f"sqlite:///{shutil.copy(empty, tmp_path / 'store.db')}"
+@pytest.fixture(scope="module")
+def empty_postgres(database: Callable[..., str]) -> str:
+    """As ``empty``, on a server."""
+    made = database()
+    open_store(made).close()
+    return made
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return str(request.getfixturevalue("database")(request.getfixturevalue("empty_postgres")))
+    return f"sqlite:///{shutil.copy(request.getfixturevalue('empty'), tmp_path / 'store.db')}"
 
 
 @pytest.fixture
@@ -168,10 +180,10 @@ def test_a_rating_names_all_that_made_it(store: Store) -> None:
 
 def test_what_is_not_defined_is_null_in_sql_and_nan_here(store: Store, url: str) -> None:
     filled = Filled(store).whole()
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as raw:
-        assert raw.execute("SELECT count(*) FROM card WHERE artefact IS NULL").fetchone() == (10,)
-        assert raw.execute("SELECT DISTINCT value FROM covariate_value").fetchall() == [(None,)]
-        assert "NaN" not in str(raw.execute("SELECT leakage FROM card").fetchall())
+    with connect(url).connect() as raw:
+        assert raw.execute(text("SELECT count(*) FROM card WHERE artefact IS NULL")).one() == (10,)
+        assert raw.execute(text("SELECT DISTINCT value FROM covariate_value")).all() == [(None,)]
+        assert "NaN" not in str(raw.execute(text("SELECT leakage FROM card")).all())
     card = store.cards(filled.study)[0]
     assert math.isnan(card.artefact) and math.isnan(card.leakage["skin"])
     assert math.isnan(store.images(filled.study)[0].covariates["skin"])
@@ -190,7 +202,7 @@ def test_the_table_of_stimuli_joins_card_gate_and_review(store: Store) -> None:
     assert not store.stimuli_table(filled.study)["rejected"].any()
 
 
-def test_verdicts_are_added_and_never_changed(store: Store, url: str) -> None:
+def test_verdicts_are_added_and_never_changed(store: Store) -> None:
     filled = Filled(store)
     filled.ingest()
     stimulus = filled.generate()[0]
@@ -219,7 +231,7 @@ def test_a_verdict_is_void_for_other_pixels(store: Store) -> None:
     assert [review.verdict for review in store.reviews(filled.study)] == ["reject"]
 
 
-def test_the_chain_tells_where_it_was_changed(store: Store, url: str) -> None:
+def test_the_chain_tells_where_it_was_changed(store: Store) -> None:
     study = Filled(store).study
     first = store.append_registration(study, "registration", {"content": {"seed": 1}, "alpha": 0.05, "x": math.nan})
     again = store.append_registration(study, "registration", {"content": {"seed": 1}, "alpha": 0.05, "x": None})
@@ -233,19 +245,21 @@ def test_the_chain_tells_where_it_was_changed(store: Store, url: str) -> None:
         "UPDATE registration SET at = '2020-01-01 00:00:00' WHERE sequence = 1": 1,
         "DELETE FROM registration WHERE sequence = 2": 2,
     }
+    links = Registration.__table__
     for change, broken in changes.items():
-        with sqlite3.connect(url.removeprefix("sqlite:///")) as raw:
-            for event in ("update", "delete"):
-                raw.execute(f"DROP TRIGGER IF EXISTS registration_append_only_{event}")
-            raw.execute("CREATE TEMP TABLE kept AS SELECT * FROM registration")
-            raw.execute(change)
+        with store._write() as session:
+            raw = session.connection()
+            triggers = ("",) if raw.dialect.name == "postgresql" else ("_update", "_delete")
+            on = " ON registration" if raw.dialect.name == "postgresql" else ""
+            for event in triggers:
+                raw.exec_driver_sql(f"DROP TRIGGER IF EXISTS registration_append_only{event}{on}")
+            kept = [dict(row) for row in raw.execute(links.select()).mappings()]
+            raw.exec_driver_sql(change)
         with pytest.raises(UserError, match=f"broken at link {broken}"):
             store.verify_chain(study)
-        with sqlite3.connect(url.removeprefix("sqlite:///")) as raw2:
-            raw2.execute("DELETE FROM registration")
-            raw2.executemany(
-                "INSERT INTO registration VALUES (?, ?, ?, ?, ?, ?, ?, ?)", raw.execute("SELECT * FROM kept").fetchall()
-            )
+        with store._write() as session:
+            session.execute(links.delete())
+            session.execute(links.insert(), kept)
         store.verify_chain(study)
 
 
@@ -419,6 +433,7 @@ def test_many_images_are_quick(store: Store) -> None:
     assert [replace(image, id=0) for image in found] == images
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # a server has no lock over a whole database
 def test_a_locked_database_is_one_sentence(store: Store, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contrafact.store.database.BUSY_MS", 200)
     with sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None) as raw:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import subprocess
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from glob import glob
 from pathlib import Path
 
 import pytest
@@ -30,38 +26,6 @@ HASH = "a" * 64
 @pytest.fixture
 def sqlite(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'a folder' / 'store.db'}"
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """A PostgreSQL server: the one that is named, or one of our own from Debian's package."""
-    named = os.environ.get("CONTRAFACT_TEST_POSTGRES_URL")
-    if named:
-        yield named
-        return
-    programs = sorted(glob("/usr/lib/postgresql/*/bin"))
-    if not programs:
-        reason = "neither CONTRAFACT_TEST_POSTGRES_URL nor Debian's postgresql package is there"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    # PostgreSQL refuses to run as root; a socket's path must be short.
-    run_as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    data = Path(subprocess.check_output([*run_as, "mktemp", "-d", "/tmp/pg-XXXXXX"], text=True).strip())
-    start = [*run_as, f"{programs[-1]}/pg_ctl", "-D", str(data / "data"), "-w", "-t", "120"]
-    try:
-        subprocess.run(
-            [*run_as, f"{programs[-1]}/initdb", "-D", str(data / "data"), "-U", "tester", "-A", "trust", "-N"],
-            check=True, stdout=subprocess.DEVNULL, cwd="/",
-        )  # fmt: skip
-        options = f"-c listen_addresses='' -c unix_socket_directories={data} -c fsync=off"
-        subprocess.run(
-            [*start, "-o", options, "-l", str(data / "log"), "start"], check=True, stdout=subprocess.DEVNULL, cwd="/"
-        )
-        yield f"postgresql://tester@/postgres?host={data}"
-    finally:
-        subprocess.run([*start, "-m", "immediate", "stop"], check=False, capture_output=True, cwd="/")
-        subprocess.run([*run_as, "rm", "-rf", str(data)], check=False, cwd="/")
 
 
 @pytest.fixture
@@ -169,17 +133,6 @@ def test_alembic_finds_the_store_of_the_environment(tmp_path: Path, monkeypatch:
     del made.attributes["url"]
     command.upgrade(made, "head")
     assert upgrade.status(settings.read().database_url).fits
-
-
-@pytest.mark.postgres
-def test_a_study_of_people_on_postgresql(postgres: str) -> None:
-    """The whole way of the repository's tests, on a server."""
-    from tests import test_store_repository as same
-
-    with open_store(postgres) as store:
-        same.test_a_rating_names_all_that_made_it(store)
-        same.test_a_batch_grows_and_keeps_its_lists(store)
-        same.test_statements_come_back_as_they_were(store)
 
 
 @pytest.mark.postgres
