@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +22,7 @@ from contrafact.survey import fielding
 both_stores = pytest.mark.parametrize(
     "fielded", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
 )
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def shown(trials: Any) -> dict[int, Any]:
@@ -82,3 +88,14 @@ def test_people_answer_the_same_by_the_pages_and_by_a_file(fielded: Any) -> None
     apart = both[both["value"] != both["value_page"]]
     assert apart.empty, apart.to_string()
     assert ends == field_simulated(fielded.store, fielded.files, fielded.study_id, own, fielded.batch, readings(fielded))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+def test_a_server_that_is_killed_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "load.json"
+    command = [sys.executable, "benchmarks/survey_load.py", "--quick", "--store", "sqlite", "--json", str(out)]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": "platform"}, check=True, timeout=900)
+    (row,) = json.loads(out.read_text())["runs"]
+    assert row["kills"] == 2 and row["acknowledged"] > 60
+    assert row["lost"] == row["doubled"] == 0 and row["balance_gap"] <= 1 and row["stored"] >= row["acknowledged"]
