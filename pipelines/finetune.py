@@ -96,7 +96,7 @@ def _as_it_is(context: Context, data: pack.Dataset, latents: Latents | None) -> 
     where = f"{context.loaded.path}: model.start"
     if not isinstance(found, AnyUNet2D):
         raise UserError(f"{where}: this model has conditions of another study.", hint="Train it on: images_seen above 0.")
-    wanted = tuple(_items(data.images[:1], latents).shape[1:])
+    wanted = tuple(as_input(_items(data.images[:1], latents)).shape[1:])
     if found.shape != wanted:
         raise UserError(
             f"{where}: the model draws {' x '.join(map(str, found.shape))} (channels, height, width), "
