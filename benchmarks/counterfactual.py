@@ -1,9 +1,11 @@
 """The engine against other ways of drawing counterfactuals, on the same rendered faces, models and targets.
 
     python benchmarks/counterfactual.py [--quick] [--json FILE] [--workspace DIR] [--sheets DIR] [--seeds 1 2 3]
+        [--world faces|products|unheld]
 
 Runs benchmarks/counterfactual.yaml (a confounded world: the outcome depends on groom alone, skin is correlated and
-held; the model is conditioned on the outcome score and on skin) up to finetune, once for each training seed, and
+held; the model is conditioned on the outcome score and on skin) up to finetune, once for each training seed;
+``products`` is the same with bottles and a continuous outcome, ``unheld`` the same faces with nothing held. Then it
 edits faces that nothing was trained on, within support, at -1.5 to 1.5 SD. Every figure is read by the judge, the
 probes and the reader, which no method has seen; pictures are 8-bit, errors on the range [0, 1]. A row holds the worst
 seed, and each seed under ``seeds``. The engine takes 1,000 faces (128 with ``--quick``), the others the first 128 of
@@ -37,6 +39,7 @@ import baselines
 import numpy as np
 import torch
 from baselines import Bench, Counted
+from ruamel.yaml import YAML
 from torch import Tensor
 
 from contrafact import seeds, settings, study
@@ -51,6 +54,7 @@ from contrafact.predictors.train import FitConfig, fit
 from contrafact.run.engine import run_study
 from contrafact.stats.equivalence import tost_mean
 from contrafact.store.files import Files
+from contrafact.study.schema import World
 
 DOSES = np.array([-1.5, -0.75, 0.0, 0.75, 1.5])
 ENDS, ZERO = DOSES != 0, 2
@@ -63,6 +67,17 @@ BETTER = {
     "edit_auc": "half",
 }
 """Where a figure is best; the others are best low."""
+
+WORLDS: dict[str, dict[str, Any]] = {
+    "faces": {},
+    "products": {
+        "world": {"name": "products", "cause": "label", "nuisance": "backdrop"},
+        "images": {"outcome": {"kind": "continuous"}, "covariates": {"backdrop": {}}},
+        "directions": {"outcome": {"hold": ["backdrop"]}},
+    },
+    "unheld": {"directions": {"outcome": {"hold": []}}},
+}
+"""What each world changes in counterfactual.yaml."""
 
 
 @dataclass
@@ -81,17 +96,21 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--workspace", type=Path, help="keeps the trained models; by default a folder that goes")
+    parser.add_argument(
+        "--workspace", type=Path, help="keeps the trained models; by default a folder that goes"
+    )
     parser.add_argument("--sheets", type=Path, help="where contact sheets of the first seed go")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--methods", nargs="+", help="some of them alone")
+    parser.add_argument("--world", choices=WORLDS, default="faces")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for seed in asked.seeds:
             place = asked.workspace or Path(scratch)
-            for method, figures in one_seed(seed, place, 128 if asked.quick else 1_000, asked.sheets, asked.methods):
+            n = 128 if asked.quick else 1_000
+            for method, figures in one_seed(asked.world, seed, place, n, asked.sheets, asked.methods):
                 found.setdefault(method, []).append(figures)
                 print(json.dumps({"seed": seed, "method": method, **figures}), flush=True)
     rows = [{"method": method, **worst(each), "seeds": each} for method, each in found.items()]
@@ -113,25 +132,34 @@ def worst(each: list[dict[str, float]]) -> dict[str, float]:
     return {key: max((row[key] for row in each), key=distance[BETTER.get(key, "low")]) for key in each[0]}
 
 
-def one_seed(seed: int, workspace: Path, n: int, sheets: Path | None, only: list[str] | None) -> Any:
+def one_seed(
+    world: str, seed: int, workspace: Path, n: int, sheets: Path | None, only: list[str] | None
+) -> Any:
     """(method, figures) after figures, core first."""
-    text = (Path(__file__).parent / "counterfactual.yaml").read_text()
-    file = workspace / f"counterfactual_{seed}.yaml"
+    name = f"counterfactual_{seed}" if world == "faces" else f"counterfactual_{world}_{seed}"
+    plan = YAML(typ="safe").load(Path(__file__).parent / "counterfactual.yaml")
+    file = workspace / f"{name}.yaml"
     workspace.mkdir(parents=True, exist_ok=True)
-    file.write_text(text.replace("study: counterfactual", f"study: counterfactual_{seed}") + f"\nseed: {seed}\n")
+    YAML(typ="safe").dump(_merged(plan, {**WORLDS[world], "study": name, "seed": seed}), file)
     loaded, place = study.load(file), settings.read(workspace)
     facts = run_study(loaded, place, until="finetune").facts
-    files, models = Files(place.files_url), workspace / f"models_{seed}"
-    folders = {**facts["predict"]["files"], "steering": facts["finetune"]["guide"], "denoiser": facts["finetune"]["denoiser"]}
+    files, models = Files(place.files_url), workspace / name.replace("counterfactual", "models")
+    folders = {
+        **facts["predict"]["files"],
+        "steering": facts["finetune"]["guide"],
+        "denoiser": facts["finetune"]["denoiser"],
+    }
     where = {role: files.get_folder(sha, models / role) for role, sha in folders.items()}
     guide, steering, judge, reader, probes = (
         Predictor.load(where[role]) for role in ("guide", "steering", "judge", "reader", "probe_judge")
     )
     data = pack.load(files, facts["ingest"])
     assert loaded.study.world is not None
-    world = loaded.study.world.model_copy(update={"images": 12 * n})
-    sample = worlds.sample(world, seeds.integer(seed, "benchmark"))
-    faces = worlds.render(sample.factors, data.images.shape[1])
+    scene = loaded.study.world.model_copy(update={"images": 12 * n})
+    sample = worlds.sample(
+        scene, seeds.integer(seed, "benchmark"), "continuous" if world == "products" else "binary"
+    )
+    faces = worlds.render(sample.factors, data.images.shape[1], scene.name)
 
     level, mapping = guide.read(faces)[:, 0], Mapping(**facts["predict"]["mapping"])
     reach = mapping.reach(level, DOSES)
@@ -140,7 +168,10 @@ def one_seed(seed: int, workspace: Path, n: int, sheets: Path | None, only: list
     if len(inside) < n:
         raise SystemExit(f"only {len(inside)} of {len(faces)} faces are within support")
     units = facts["finetune"]["conditions"]
-    columns = {"score": level, **{name: sample.factors[:, worlds.FACTORS.index(name)] for name in units if name != "score"}}
+    columns = {
+        "score": level,
+        **{name: sample.factors[:, sample.names.index(name)] for name in units if name != "score"},
+    }
     condition = np.stack([(columns[name] - unit["mean"]) / unit["sd"] for name, unit in units.items()], 1)
 
     pictures, factors = faces[inside], sample.factors[inside]
@@ -167,13 +198,15 @@ def one_seed(seed: int, workspace: Path, n: int, sheets: Path | None, only: list
         cpu, rows = time.process_time() - began, bench.denoiser.rows
         flat = decode.to_uint8(edits.flatten(0, 1).numpy()).reshape(count, len(DOSES), *pictures.shape[1:])
         np.save(models / f"first_{name}.npy", flat[:OTHERS])
-        figures = measured(pictures[:count], flat, factors[:count], judges, guide)
+        figures = measured(pictures[:count], flat, factors[:count], judges, guide, scene)
         figures["null_max_error"] = float((edits[:, ZERO] - source[:count]).abs().max()) / 2
         figures["cpu_ms_per_sd"] = 1000 * cpu / (count * ENDS.sum()) / max(figures["judge_movement_sd"], 1e-9)
         figures["evaluations"] = rows / count
         if name == "core":
             figures |= null_path(bench, source[:8], conditions[:8])
-            figures |= controls(bench, source, conditions, edits, flat, pictures, judges, steering, where, seed)
+            figures |= controls(
+                bench, source, conditions, edits, flat, pictures, judges, steering, where, seed
+            )
         done[name] = figures
         draft = kept.with_suffix(".draft")
         draft.write_text(json.dumps(done))
@@ -184,7 +217,18 @@ def one_seed(seed: int, workspace: Path, n: int, sheets: Path | None, only: list
         contact_sheets(sheets, pictures, shown)
 
 
-def _batched(method: baselines.Method, bench: Bench, source: Tensor, condition: Tensor, target: Tensor) -> Tensor:
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, key by key; covariates are replaced whole."""
+    out = dict(base)
+    for key, value in changes.items():
+        deep = isinstance(value, dict) and isinstance(base.get(key), dict) and key != "covariates"
+        out[key] = _merged(base[key], value) if deep else value
+    return out
+
+
+def _batched(
+    method: baselines.Method, bench: Bench, source: Tensor, condition: Tensor, target: Tensor
+) -> Tensor:
     parts = [slice(k, k + 32) for k in range(0, len(source), 32)]
     return torch.cat([method(bench, source[part], condition[part], target[part]).detach() for part in parts])
 
@@ -196,7 +240,7 @@ def _features(judge: Predictor, images: np.ndarray) -> np.ndarray:
 
 
 def measured(
-    source: np.ndarray, edits: np.ndarray, factors: np.ndarray, judges: Judges, guide: Predictor
+    source: np.ndarray, edits: np.ndarray, factors: np.ndarray, judges: Judges, guide: Predictor, scene: World
 ) -> dict[str, float]:
     """Figures of edits (n, d, h, w, 3) of ``source`` (n, h, w, 3); movements are counted from the photograph."""
     n, d = edits.shape[:2]
@@ -217,19 +261,21 @@ def measured(
     logit = np.zeros((n, d))
     effect = card.effect(judge + own[:, None], logit, DOSES)
     judge_flips, guide_flips = flips(judges.judge, near), flips(guide, near)
-    skin, _ = moved(judges.probes)
+    held, _ = moved(judges.probes)
     read = judges.reader.read(flat).reshape(n, d, -1) - judges.reader.read(source)[:, None]
     truth = worlds.counterfactuals(
-        factors, "groom", judge, lambda x: judges.judge.read(x)[:, 0], source.shape[1]
+        factors, scene.cause, judge, lambda x: judges.judge.read(x)[:, 0], source.shape[1], scene.name
     )
-    true = judges.reader.read(truth.reshape(flat.shape)).reshape(n, d, -1) - judges.reader.read(source)[:, None]
-    cause = worlds.FACTORS.index("groom")
+    true = (
+        judges.reader.read(truth.reshape(flat.shape)).reshape(n, d, -1) - judges.reader.read(source)[:, None]
+    )
+    cause = judges.reader.names.index(scene.cause)
     others = np.delete(read[:, [0, -1]].mean(0), cause, axis=1)
     base = source[:, None].astype(float)
     l1 = np.abs(edits - base)[:, ENDS].mean() / 255
     movement = float(np.abs(judge[:, ENDS]).mean())
-    held = tost_mean((skin @ DOSES) / (DOSES @ DOSES), 0.15)
-    signed = skin[:, [0, -1]].mean(0)
+    absence = tost_mean((held @ DOSES) / (DOSES @ DOSES), 0.15)
+    signed = held[:, [0, -1]].mean(0)
     return {
         "images": float(n),
         "judge_flip_rate": judge_flips,
@@ -237,8 +283,8 @@ def measured(
         "planted_share": float((read[:, :, cause] @ DOSES).mean() / (true[:, :, cause] @ DOSES).mean()),
         "unplanted_max_sd": float(np.abs(others).max()),
         "leakage_max_sd": float(np.abs(signed).max()),
-        "leakage_equivalent": float(held.equivalent),
-        "leakage_absolute_sd": float(np.abs(skin[:, ENDS]).mean()),
+        "leakage_equivalent": float(absence.equivalent),
+        "leakage_absolute_sd": float(np.abs(held[:, ENDS]).mean()),
         "spearman": effect.spearman,
         "monotone_share": effect.monotone,
         "slope": effect.slope,
@@ -258,7 +304,12 @@ def measured(
 def null_path(bench: Bench, source: Tensor, condition: Tensor) -> dict[str, float]:
     """Dose 1e-6 through the same code as any dose: it may move no pixel by more than a dose of nothing."""
     target = torch.full((len(source), 1), 1e-6)
-    return {"tiny_dose_error": float((baselines.core(bench, source, condition, target)[:, 0] - source).abs().max()) / 2}
+    return {
+        "tiny_dose_error": float(
+            (baselines.core(bench, source, condition, target)[:, 0] - source).abs().max()
+        )
+        / 2
+    }
 
 
 def controls(
@@ -281,7 +332,10 @@ def controls(
         part = slice(k, k + 32)
         path = invert(bench.denoiser, source[part], condition[part], depth=0.85, steps=10)
         noise = torch.stack(
-            [torch.from_numpy(seeds.normal(bench.denoiser.shape, seed, "sham", i)) for i in range(k, k + len(path.x[0]))]
+            [
+                torch.from_numpy(seeds.normal(bench.denoiser.shape, seed, "sham", i))
+                for i in range(k, k + len(path.x[0]))
+            ]
         )
         size = torch.zeros(edits[part].shape[:2])
         own = Edited(edits[part], size, size)
@@ -291,7 +345,10 @@ def controls(
     n, d = treated.shape[:2]
     moved = judges.judge.read(sham.reshape(n * d, *sham.shape[2:]))[:, 0].reshape(n, d)
     moved -= judges.judge.read(pictures)[:, [0]]
-    norms = [np.sqrt(((x - pictures[:, None].astype(float)) ** 2).mean((2, 3, 4)))[:, ENDS] for x in (sham, treated)]
+    norms = [
+        np.sqrt(((x - pictures[:, None].astype(float)) ** 2).mean((2, 3, 4)))[:, ENDS]
+        for x in (sham, treated)
+    ]
     return {
         "sham_sd": float(np.abs(moved[:, [0, -1]].mean(0)).max()),
         "sham_absolute_sd": float(np.abs(moved[:, ENDS]).mean()),
@@ -306,7 +363,13 @@ def detector_auc(raw: np.ndarray, sham: np.ndarray, treated: np.ndarray, seed: i
     images = np.concatenate([np.repeat(raw[:half], doses, 0), sham[:half].reshape(-1, *raw.shape[1:])])
     label = np.repeat([0.0, 1.0], half * doses)[:, None]
     detector = Predictor("judge", [Target("edited", "binary")], [seeds.integer(seed, "detector")])
-    fit(detector, images, label, FitConfig(epochs=max(4, 40_000 // len(images))), seeds.integer(seed, "detector"))
+    fit(
+        detector,
+        images,
+        label,
+        FitConfig(epochs=max(4, 40_000 // len(images))),
+        seeds.integer(seed, "detector"),
+    )
     scores = [detector.read(x[half:].reshape(-1, *raw.shape[1:]), raw=True)[:, 0] for x in (sham, treated)]
     return auc(np.concatenate(scores), np.repeat([0.0, 1.0], [len(each) for each in scores]))
 
