@@ -21,6 +21,9 @@ MAX_DENSE = 12_000
 CHUNK = 4_000_000
 """Numbers in one batch of outer products: 32 MB."""
 
+SMALL = 200_000
+"""Up to this many numbers a matrix is kept dense: making a sparse one would take longer than using it."""
+
 CROWDED = 0.2
 """Above this share of filled cells one dense product is faster than many small ones (measured, one core)."""
 
@@ -152,9 +155,14 @@ class Crossing:
                         found += twice * one.z[:, i] * other.z[:, j] * b[at + i, to + j]
         return found
 
-    def sparse_ab(self, products: Products) -> list[sparse.csr_array]:
-        """``A'B`` as q sparse matrices (levels, m), one for each random column of A."""
+    def whole_ab(self, products: Products) -> Sequence[sparse.csr_array | np.ndarray]:
+        """``A'B`` as q matrices (levels, m), one for each random column of A; dense where they are small and filled."""
         shape = (self.a.levels, self.m)
+        if self.crowded and self.a.levels * self.m <= SMALL:
+            level = np.repeat(np.arange(self.a.levels), np.diff(self.start))
+            dense = np.zeros((self.q, *shape))
+            dense[:, level, self.column] = products.ab.T
+            return list(dense)
         return [sparse.csr_array((products.ab[:, i], self.column, self.start), shape=shape) for i in range(self.q)]
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -36,7 +36,7 @@ class Elimination:
         self._half = first @ np.linalg.cholesky(np.linalg.inv(m_a))
         self.p = self._half @ self._half.swapaxes(1, 2)
         self._keep = identity - products.aa @ self.p  # A'V_a^-1 = keep A'W, V_a the covariance of A alone
-        self._ab = crossing.sparse_ab(products)
+        self._ab = crossing.whole_ab(products)
         self.logdet = 2 * float(np.log(np.diagonal(np.linalg.cholesky(m_a), axis1=1, axis2=2)).sum())
         if crossing.m:
             self._rest = products.bb - self._pairs()
@@ -109,7 +109,7 @@ class Elimination:
         """``F'V^-1 G`` (k, l) from ``Z'WF``, ``Z'WG`` (each the parts of A and of B) and ``F'WG``."""
         left, _ = self._complement(*one)
         _, solved = self._complement(*other)
-        return plain - np.einsum("aik,aij,ajl->kl", one[0], self.p, other[0], optimize=True) - left.T @ solved
+        return plain - np.tensordot(one[0], self.p @ other[0], ((0, 1), (0, 1))) - left.T @ solved
 
     def projected(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``Z'V^-1 F`` from ``Z'WF``: the parts (n_a, q, k) and (m, k)."""

@@ -166,7 +166,7 @@ class Ordinal:
         w_h, w_l = 2 * s * s_h - ch + h * bend, 2 * s * s_l + cl - l * bend
         above = np.eye(self.cuts + 1)[:, : self.cuts][self.y]  # the cutpoint over the category, none for the last
         below = np.eye(self.cuts + 1)[:, 1:][self.y] if self.cuts else above
-        mass = self.mass
+        mass, weight = self.mass, self.mass * w
         pull = (above * (mass * h)[:, None] - below * (mass * l)[:, None]).sum(axis=0)
         cross = above.T @ (below * (mass * h * l)[:, None])
         information = (
@@ -178,9 +178,9 @@ class Ordinal:
         return Rows(
             float((mass * np.log(p)).sum()),
             mass * s,
-            mass * w,
+            weight,
             mass * dw,
-            mass * w,
+            weight,
             pull,
             above * (mass * s_h)[:, None] + below * (mass * s_l)[:, None],
             above * (mass * w_h)[:, None] + below * (mass * w_l)[:, None],

@@ -59,7 +59,7 @@ class LaplaceFit:
 
     @cached_property
     def _shares(self) -> tuple[np.ndarray, ...]:
-        return self.state.model.shares(self.state)
+        return self.state.shares()
 
     def parts(self, weights: np.ndarray) -> tuple[np.ndarray, ...]:
         """For each factor (q,), how much of the variance of a contrast the variance of each column makes.
@@ -94,6 +94,7 @@ class LaplaceModel:
         ]
         self.crossing = Crossing(scaled)
         self._order = [next(i for i, f in enumerate(scaled) if f is factor) for factor in self.crossing.factors]
+        self.given = np.argsort(self._order)
         self.mode = [np.zeros((factor.levels, factor.z.shape[1])) for factor in self.crossing.factors]
         self.evaluations = 0
 
@@ -118,25 +119,7 @@ class LaplaceModel:
         self.evaluations += 1
         return _State(self, psi)
 
-    def shares(self, state: _State) -> tuple[np.ndarray, ...]:
-        """For each factor (q, K + p, K + p), what the variance of each column adds to the covariance of the fixed
-        effects: half its derivative by the logarithm of the column's SD, by differences 10% wide."""
-        turn, found, at, width = self._turning(state), [], len(state.psi) - len(state.theta), 0.1
-        for factor in self.crossing.factors:
-            rows, _ = np.nonzero(factor.free)
-            block = []
-            for column in range(len(factor.free)):
-                ends = []
-                for sign in (1, -1):
-                    psi = state.psi.copy()
-                    psi[at : at + len(rows)][rows == column] *= math.exp(sign * width)
-                    ends.append(np.linalg.inv(self.at(psi).information() / 2))
-                block.append(turn @ (ends[0] - ends[1]) @ turn.T / (4 * width))
-            found.append(np.array(block))
-            at += len(rows)
-        return tuple(found[k] for k in np.argsort(self._order))
-
-    def _turning(self, state: _State) -> np.ndarray:
+    def turning(self, state: _State) -> np.ndarray:
         """From cutpoints and fixed effects of the search to those of the table."""
         k, p = self.cuts, self.p
         turn = np.zeros((k + p, k + p))
@@ -265,8 +248,8 @@ class LaplaceModel:
         k, p = self.cuts, self.p
         cuts, _ = self.cutpoints(state.psi[:k])
         beta = self._turn @ state.psi[k : k + p]
-        turn = self._turning(state)
-        order = np.argsort(self._order)
+        turn = self.turning(state)
+        order = self.given
         effects, lambdas, spreads = [], [], []
         for at in order:
             scale = self.scales[self._order[at]]
@@ -393,18 +376,38 @@ class _State:
         random = self.elimination.inner(side, side, own) + bend(self.model.crossing.factors, slopes)
         return linalg.block_diag(self.information(), random)
 
+    def shares(self) -> tuple[np.ndarray, ...]:
+        """For each factor, in the order given, (q, K + p, K + p): what the variance of each column adds to the covariance
+        of cutpoints and fixed effects in the working linear model, half its derivative by the logarithm of the SD."""
+        crossing = self.model.crossing
+        a, b = self.elimination.projected(*self._side)
+        spread = self.model.turning(self) @ np.linalg.inv(self.information() / 2)
+        found = []
+        for part, block in zip((a, *crossing.split(b)), self.blocks, strict=True):
+            moved = block @ block.T @ part
+            among = np.einsum("lix,liw->ixw", part, moved)
+            found.append(spread @ (among + among.swapaxes(1, 2)) @ spread.T / 2)
+        return tuple(found[k] for k in self.model.given)
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        """Cutpoints and fixed effects as columns of the working linear model, times its weights (n, K + p)."""
+        return np.hstack([-self.rows.s_cut @ self._jacobian, self.rows.w[:, None] * self.model.x])
+
+    @cached_property
+    def _side(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.model.crossing.against(self._columns)
+
     def information(self) -> np.ndarray:
         """The part of :meth:`hessian` that belongs to cutpoints and fixed effects, (K + p, K + p)."""
-        rows, crossing, k = self.rows, self.model.crossing, self.model.cuts
-        columns = np.hstack([-rows.s_cut @ self._jacobian, rows.w[:, None] * self.model.x])
+        rows, columns, k = self.rows, self._columns, self.model.cuts
         plain = np.block(
             [
                 [self._jacobian.T @ rows.information @ self._jacobian, columns[:, :k].T @ self.model.x],
                 [self.model.x.T @ columns[:, :k], self.model.x.T @ columns[:, k:]],
             ]
         )
-        side = crossing.against(columns)
-        return 2 * self.elimination.inner(side, side, plain)
+        return 2 * self.elimination.inner(self._side, self._side, plain)
 
 
 def _square(u: Sequence[np.ndarray]) -> float:

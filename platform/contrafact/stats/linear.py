@@ -307,7 +307,7 @@ class _State:
         for trace, x, rest in zip(self.elimination.traces(), *self._projected, strict=True):
             slope = trace - rest.T @ rest / self.scale
             if self.reml:
-                slope = slope - np.einsum("lix,xw,ljw->ij", x, self.xx_inverse, x, optimize=True)
+                slope = slope - np.tensordot(x @ self.xx_inverse, x, ((0, 2), (0, 2)))
             found.append(slope)
         return found
 
@@ -353,7 +353,7 @@ class _State:
         sensitivity = np.empty((k + 1, p, p))
         for t, (number, change) in enumerate(directions(self.model.crossing.factors, self.blocks)):
             x = self._projected[0][number]
-            middle = np.einsum("lix,ij,ljw->xw", x, change, x, optimize=True)
+            middle = np.tensordot(x, change @ x, ((0, 1), (0, 1)))
             sensitivity[t] = self.scale * self.xx_inverse @ middle @ self.xx_inverse
         sensitivity[k] = self.scale * self.xx_inverse
         return hessian, sensitivity
