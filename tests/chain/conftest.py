@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from contrafact import cli, settings
 from contrafact.store import Store, open_store
@@ -56,19 +57,15 @@ class Chain:
 
     def tell(self, *words: str, **variables: str) -> Told:
         """A command in this process, with ``--json``; ``variables`` join its environment."""
-        import torch
-
-        before = torch.get_num_threads()
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             for name in [name for name in os.environ if name.startswith("CONTRAFACT_")]:
                 patch.delenv(name)
             for name, value in {**self.environment, **variables}.items():
                 patch.setenv(name, value)
-            torch.set_num_threads(1)
-            with pytest.raises(SystemExit) as left:
+            # Libraries that are loaded already do not read the environment again.
+            with threadpool_limits(1), pytest.raises(SystemExit) as left:
                 cli.main([*words, "--json"])
-            torch.set_num_threads(before)
         assert out.getvalue(), err.getvalue()
         return Told(int(left.value.code or 0), json.loads(out.getvalue().splitlines()[-1]), err.getvalue())
 
