@@ -19,7 +19,7 @@ otherwise at the end that points there; ``guide_judge_gap``, the guide's flip ra
 by the judge's probe, ``leakage_equivalent`` its equivalence test at .15 SD a unit of dose, ``leakage_absolute_sd`` the mean size
 image by image; ``truth_distance``, L1 to that re-rendered face over the unedited face's L1 to it; ``l1_per_sd``,
 ``truth_l1_per_sd`` and ``cpu_ms_per_sd``, L1 of an edit and of that face, and processor time, over the judge's movement; ``evaluations``, rows of the
-network for one image and its five doses; ``sham_sd``, the judge's mean movement by the sham arm at +-1.5;
+network for one image and its five doses; ``sham_sd``, the judge's mean movement by the sham arm of 256 faces at +-1.5;
 ``edit_auc``, of a detector trained on raw against sham pictures of other faces, read on treated against sham.
 """
 
@@ -58,6 +58,8 @@ from contrafact.study.schema import World
 
 DOSES = np.array([-1.5, -0.75, 0.0, 0.75, 1.5])
 ENDS, ZERO = DOSES != 0, 2
+SHAMS = 256
+"""Faces of the sham arm, whose bisection costs several edits of each."""
 OTHERS = 16
 """Faces on a contact sheet."""
 
@@ -204,8 +206,9 @@ def one_seed(
         figures["evaluations"] = rows / count
         if name == "core":
             figures |= null_path(bench, source[:8], conditions[:8])
+            few = slice(0, SHAMS)
             figures |= controls(
-                bench, source, conditions, edits, flat, pictures, judges, steering, where, seed
+                bench, source[few], conditions[few], edits[few], flat[few], pictures[few], judges, steering, where, seed
             )
         done[name] = figures
         draft = kept.with_suffix(".draft")
