@@ -12,15 +12,17 @@ seed, and each seed under ``seeds``. The engine takes 1,000 faces (128 with ``--
 them, DiME, whose cost grows with the square of its steps, the first 16. What a workspace holds already is not done
 again.
 
-The figures: ``judge_flip_rate``, of images whose own judge's score is within 1 SD, the share that the judge calls
-otherwise at the end that points there; ``guide_judge_gap``, the guide's flip rate minus the judge's;
-``planted_share``, the planted factor's movement over that of the re-rendered face that moves the judge as much;
-``unplanted_max_sd``, the largest mean movement of any other factor at +-1.5; ``leakage_max_sd``, the held covariate's,
-by the judge's probe, ``leakage_equivalent`` its equivalence test at .15 SD a unit of dose, ``leakage_absolute_sd`` the mean size
-image by image; ``truth_distance``, L1 to that re-rendered face over the unedited face's L1 to it; ``l1_per_sd``,
-``truth_l1_per_sd`` and ``cpu_ms_per_sd``, L1 of an edit and of that face, and processor time, over the judge's movement; ``evaluations``, rows of the
-network for one image and its five doses; ``sham_sd``, the judge's mean movement by the sham arm of 256 faces at +-1.5;
-``edit_auc``, of a detector trained on raw against sham pictures of other faces, read on treated against sham.
+The figures: ``judge_flip_rate``, of images whose own judge's score is within 1 SD, the share that the judge
+calls otherwise at the end that points there; ``guide_judge_gap``, the guide's flip rate minus the judge's;
+``planted_share``, the planted factor's movement over that of the re-rendered face that moves the judge as
+much; ``unplanted_max_sd``, the largest mean movement of any other factor at +-1.5; ``leakage_max_sd``, the
+held covariate's, by the judge's probe, ``leakage_equivalent`` its equivalence test at .15 SD a unit of dose,
+``leakage_absolute_sd`` the mean size image by image; ``truth_distance``, L1 to that re-rendered face over the
+unedited face's L1 to it; ``l1_per_sd``, ``truth_l1_per_sd`` and ``cpu_ms_per_sd``, L1 of an edit and of that
+face, and processor time, over the judge's movement; ``judge_retained``, the squared correlation of the
+judge's readings of photographs and of their dose 0; ``evaluations``, rows of the network for one image and
+its five doses; ``sham_sd``, the judge's mean movement by the sham arm of 256 faces at +-1.5; ``edit_auc``, of
+a detector trained on raw against sham pictures of other faces, read on treated against sham.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ OTHERS = 16
 """Faces on a contact sheet."""
 
 BETTER = {
-    **dict.fromkeys(("judge_flip_rate", "spearman", "monotone_share", "leakage_equivalent"), "high"),
+    **dict.fromkeys(("judge_flip_rate", "spearman", "monotone_share", "leakage_equivalent", "judge_retained"), "high"),
     **dict.fromkeys(("planted_share", "slope"), "one"),
     "edit_auc": "half",
 }
@@ -301,6 +303,7 @@ def measured(
         "ssim": float(card.ssim(flat, np.repeat(source, d, 0)).mean()),
         "realism_sd": float(card.realism(_features(judges.judge, flat), judges.real).mean()),
         "judge_movement_sd": movement,
+        "judge_retained": float(np.corrcoef(judge[:, ZERO] + own, own)[0, 1] ** 2),
     }
 
 
