@@ -113,6 +113,31 @@ def test_likelihood_ratio_refits_by_likelihood(table: pd.DataFrame) -> None:
     assert "edge" in likelihood_ratio(fit(table, "y ~ x * cond + (1 | participant)"), with_it).note
     with pytest.raises(UserError, match="more parameters"):
         likelihood_ratio(with_it, without)
+    with pytest.raises(UserError, match="no special case"):
+        likelihood_ratio(fit(table, "y ~ I(x^2) + (1 | participant)"), with_it)
+
+
+def test_a_curve_is_a_curve_whatever_its_columns_are_called(table: pd.DataFrame) -> None:
+    """poly and bs span what powers and hinges do."""
+    curve, powers = fit(table, "y ~ poly(x, 2) + (1 | participant)"), fit(table, "y ~ x + I(x^2) + (1 | participant)")
+    eta = [one.design.x @ np.array([c.estimate for c in one.coefficients]) for one in (curve, powers)]
+    np.testing.assert_allclose(*eta, atol=1e-5)
+    assert fit(table, "y ~ bs(x, df=4) + (1 | participant)").terms[1] == "bs(x, df=4)1"
+    assert parse("log(`a b`) ~ C(k, levels=['u', \"v\"]) * bs(dose, df=4) + I(x == 1e5) + (1 + poly(z, 2) | p/q)").columns == (
+        "a b", "dose", "k", "x", "z", "p", "q",
+    )  # fmt: skip
+
+
+def test_people_who_always_answer_alike_and_columns_of_one_name_are_told(table: pd.DataFrame, tmp_path: Path) -> None:
+    alike = table.assign(y=(pd.factorize(table["participant"])[0] % 2).astype(int))
+    told = fit(alike, "y ~ x + (1 | participant)", family="binary").notes
+    assert any("answer always alike" in note for note in told)
+    with pytest.raises(UserError, match="two columns 'x'"):
+        fit(pd.concat([table, table[["x"]]], axis=1), "y ~ x + (1 | participant)")
+    path = tmp_path / "twice.csv"
+    path.write_text("y,x,x,participant\n1,2,3,a\n")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["fit", str(path), "--formula", "y ~ x + (1 | participant)"])
 
 
 def test_shares_of_variance_are_the_planted_ones() -> None:
@@ -150,6 +175,8 @@ def test_a_formula_is_taken_apart() -> None:
         ("y ~ one + (1 | participant)", "one value only"),
         ("y ~ x + (1 + one | participant)", "one value only"),
         ("y ~ infinite + (1 | participant)", "infinite"),
+        ("y ~ huge + (1 | participant)", "beyond what can be squared"),
+        ("y ~ tiny + (1 | participant)", "beyond what can be squared"),
         ("y ~ empty + (1 | participant)", "No row"),
         ("one ~ x + (1 | participant)", "nothing to explain"),
         ("cond ~ x + (1 | participant)", "must be a number"),
@@ -162,7 +189,10 @@ def test_a_formula_is_taken_apart() -> None:
     ],
 )
 def test_what_cannot_be_fitted_is_a_sentence(table: pd.DataFrame, formula: str, told: str) -> None:
-    bad = table.assign(one=1.0, row=np.arange(len(table)), empty=np.nan, infinite=table["x"].where(table.index > 0, np.inf))
+    bad = table.assign(
+        one=1.0, row=np.arange(len(table)), empty=np.nan, infinite=table["x"].where(table.index > 0, np.inf), huge=table["x"] * 1e200,
+        tiny=table["x"] * 1e-200,
+    )  # fmt: skip
     with np.errstate(all="ignore"), pytest.raises(UserError, match=told):
         fit(bad, formula)
 

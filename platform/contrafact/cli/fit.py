@@ -110,6 +110,10 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(path)
+        # pandas would number the second of two columns of one name and go on.
+        names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+        if len(twice := names[names.duplicated()]):
+            raise UserError(f"{path} has two columns '{twice.iloc[0]}'; rename one.")
         # "null" and "None" are words here: an arm may be called so.
         return pd.read_csv(path, keep_default_na=False, na_values=["", "NA", "NaN", "nan"])
     except (ValueError, OSError) as error:

@@ -30,6 +30,8 @@ FUNCTIONS = frozenset(
 
 INTERCEPT = "(Intercept)"
 MAX_LENGTH = 2_000
+LARGEST = 1e100
+"""Numbers beyond it, or all below its inverse, lose their squares."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Formula:
     def columns(self) -> tuple[str, ...]:
         """Every column of the table that the formula names."""
         pieces = [self.response, self.fixed, *self.offsets, *(bar.left for bar in self.bars)]
-        found = [str(name) for piece in pieces for name in sorted(map(str, _terms(piece, self.text).required_variables))]
+        found = [name for piece in pieces for name in _names(piece)]
         return tuple(dict.fromkeys([*found, *(name for bar in self.bars for name in bar.group.split(":"))]))
 
 
@@ -89,7 +91,7 @@ class Design:
         Raises:
             UserError: a name is not a category of the fixed part.
         """
-        used = [str(name) for name in sorted(map(str, _terms(self.formula.fixed, "").required_variables))]
+        used = _names(self.formula.fixed)
         categories = {name: list(self.kept[name].cat.categories) for name in used if _is_category(self.kept[name])}
         for name in names:
             if name not in categories:
@@ -173,9 +175,15 @@ def design(
     rows = rows.dropna().reset_index(drop=True)
     if rows.empty:
         raise UserError(f"No row of {whole} has a value in every column that '{formula.text}' names.")
+    if twice := rows.columns[rows.columns.duplicated()].tolist():
+        raise UserError(f"The table has two columns '{twice[0]}'; rename one.")
     for name in rows.columns:
-        if pd.api.types.is_numeric_dtype(rows[name]) and not np.isfinite(rows[name].to_numpy(float)).all():
-            raise UserError(f"Column '{name}' holds an infinite value; mend it or leave that row empty.")
+        if pd.api.types.is_numeric_dtype(rows[name]):
+            values = np.abs(rows[name].to_numpy(float))
+            if not np.isfinite(values).all():
+                raise UserError(f"Column '{name}' holds an infinite value; mend it or leave that row empty.")
+            if values.max() > LARGEST or 0 < values.max() < 1 / LARGEST:
+                raise UserError(f"Column '{name}' goes up to {values.max():.0e}, beyond what can be squared; change its unit.")
     for name in (levels or {}):
         if name not in rows.columns:
             raise UserError(f"Levels are declared for '{name}', which the formula does not use.")
@@ -318,6 +326,14 @@ def _refuse_code(text: str) -> None:
 def _python(piece: str) -> str:
     """R's power and factor as formulaic has them."""
     return re.sub(r"\bfactor\s*\(", "C(", piece.replace("^", "**"))
+
+
+def _names(piece: str) -> list[str]:
+    """The columns that a piece of a formula names: its words that are not called, given a value or quoted, in sorted order."""
+    quoted = re.findall(r"`([^`]*)`", piece)
+    plain = re.sub(r"`[^`]*`|'[^']*'|\"[^\"]*\"", " 0 ", piece)
+    words = re.findall(r"(?<![\w.])([^\W\d]\w*)(?!\s*\(|\w|\s*=(?!=))", plain)
+    return sorted({*quoted, *words} - {"True", "False", "None"})
 
 
 def _renamed(name: object) -> str:

@@ -44,6 +44,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 """Families and their links, the default first."""
 _CALLED = {"binary": "binomial", "ordinal": "cumulative", "poisson": "Poisson"}
 MAX_CATEGORIES = 30
+RUNAWAY_SD = 10.0
+"""A random intercept of this SD on a logit puts half of all levels beyond odds of 800 to 1."""
 
 
 @dataclass(frozen=True)
@@ -463,6 +465,12 @@ def _assembled(
         notes = [*notes, f"the fit is singular, all terms kept: {'; '.join(vanished)}"]
     if not engine.converged:
         notes = [*notes, f"the search ended with a gradient of {engine.gradient:.2g}: do not use these numbers"]
+    found = _random(made.factors, engine, residual=family == "gaussian")
+    if family != "gaussian":
+        notes = [*notes, *(
+            f"an SD of {one.sd:.3g} of {one.term} by {one.group} on the scale of the {link} has hardly an end: most of them answer "
+            "always alike, so do not read the coefficients" for one in found if one.sd > RUNAWAY_SD
+        )]  # fmt: skip
     names = (*cuts, *(term for term in made.terms if not cuts or term != INTERCEPT))
     linear = f"linear mixed model, {'REML' if reml else 'maximum likelihood'}, Satterthwaite df"
     return MixedModel(
@@ -473,7 +481,7 @@ def _assembled(
         coefficients=tuple(
             _tested(name, row, engine, n, level) for name, row in zip(names, np.eye(len(names)), strict=True)
         ),
-        random=_random(made.factors, engine, residual=family == "gaussian"),
+        random=found,
         loglik=-engine.criterion / 2,
         criterion=engine.criterion,
         converged=engine.converged,
@@ -630,7 +638,8 @@ def likelihood_ratio(small: MixedModel, large: MixedModel) -> LikelihoodRatio:
     """Test ``large`` against ``small`` on the same rows; gaussian models are refitted by maximum likelihood.
 
     Raises:
-        UserError: the models do not share rows, response and family, or ``large`` has no more parameters.
+        UserError: the models do not share rows, response and family, ``large`` has no more parameters, or ``small`` is
+            no special case of it.
     """
     one, two = (_by_likelihood(model) for model in (small, large))
     if one.family != two.family or one.link != two.link or one.n != two.n or one.design.formula.response != two.design.formula.response:
@@ -638,6 +647,11 @@ def likelihood_ratio(small: MixedModel, large: MixedModel) -> LikelihoodRatio:
     if not np.array_equal(np.asarray(one.design.y), np.asarray(two.design.y)):
         raise UserError("A likelihood-ratio test needs two models of the same response, family and rows.")
     df = _parameters(two) - _parameters(one)
+    if df > 0 and not _nested(one, two):
+        raise UserError(
+            f"'{one.design.formula.text}' is no special case of '{two.design.formula.text}', so a likelihood-ratio test says nothing.",
+            hint="Leave terms of the larger model out, and add none.",
+        )
     if df <= 0:
         raise UserError("The second model of a likelihood-ratio test must have more parameters than the first.")
     statistic = max(0.0, one.criterion - two.criterion)
@@ -645,6 +659,23 @@ def likelihood_ratio(small: MixedModel, large: MixedModel) -> LikelihoodRatio:
     if _variances(one) != _variances(two):
         note = "a variance under test lies on the edge of its range, so p is too large (Self & Liang 1987)"
     return LikelihoodRatio(statistic, df, float(stats.chi2.sf(statistic, df)), note)
+
+
+def _nested(small: MixedModel, large: MixedModel) -> bool:
+    """Whether every fixed and random column of ``small`` is a sum of those of ``large``, factor by factor."""
+    groups = {factor.name: factor for factor in large.design.factors}
+    pairs = [(small.design.x, large.design.x)]
+    for factor in small.design.factors:
+        if factor.name not in groups:
+            return False
+        pairs.append((factor.z, groups[factor.name].z))
+    for inner, outer in pairs:
+        if inner.shape[1]:
+            basis, _ = np.linalg.qr(outer) if outer.shape[1] else (np.zeros((len(inner), 0)), None)
+            rest = inner - basis @ (basis.T @ inner)
+            if not (np.sqrt((rest**2).sum(axis=0)) <= 1e-8 * np.sqrt((inner**2).sum(axis=0))).all():
+                return False
+    return True
 
 
 def _by_likelihood(model: MixedModel) -> MixedModel:
