@@ -12,6 +12,7 @@ import pandas as pd
 from contrafact import study as studies
 from contrafact.errors import UserError
 from contrafact.stats.statement import Statement
+from contrafact.study.schema import NUMBERS
 from contrafact.survey import analysis
 from contrafact.survey.formats.guard import guarded
 from contrafact.survey.respondents import expected_slope, in_world
@@ -25,16 +26,20 @@ def run(context: Context) -> dict[str, Any]:
     study = context.study
     assert study.survey is not None
     registration = unchanged_registration(context)
-    table = context.store.ratings_table(context.study_id)
-    # A batch is one set of stimuli; answers to an earlier set are kept, and are not evidence about this one.
-    table = table[table["batch"] == context.upstream["field"]["batch"]]
-    # Simulated people and people are never pooled.
-    table = table[table["simulated"].astype(bool) == (study.survey.respondents is not None)]
     # A set withdrawn after registration is an amendment: its ratings stay in the store and out of the analysis.
     withdrawn = {link.payload["set"] for link in context.store.chain(context.study_id) if link.kind == "withdrawal"}
-    dropped = table["set_key"].isin(withdrawn)
-    table = table[~dropped]
-    if table.empty:
+
+    def own(table: pd.DataFrame) -> pd.DataFrame:
+        # A batch is one set of stimuli; answers to an earlier set are kept, and are not evidence about this one.
+        table = table[table["batch"] == context.upstream["field"]["batch"]]
+        # Simulated people and people are never pooled.
+        return table[table["simulated"].astype(bool) == (study.survey.respondents is not None)]
+
+    ratings, choices = own(context.store.ratings_table(context.study_id)), own(context.store.choices_table(context.study_id))
+    given = analysis.evidence(ratings, choices)
+    dropped = given["set_key"].isin(withdrawn)
+    table = given[~dropped]
+    if ratings.empty and choices.empty:
         raise UserError(
             f"The study '{study.study}' has no ratings yet.", hint="Import answers: contrafact survey import."
         )
@@ -101,6 +106,8 @@ def _truth(context: Context, table: pd.DataFrame) -> float | None:
     respondents = in_world(survey.respondents, context.study.world)
     primary = next((h.question for h in context.study.hypotheses if h.primary), survey.questions[0].name)
     scale = next(question.scale for question in survey.questions if question.name == primary)
+    if scale not in NUMBERS:
+        return None  # the truth is known in points of a scale, not in log-odds of a choice
     slope = expected_slope(
         wide.to_numpy(), wide.columns.to_numpy(float), respondents, attention=survey.attention_trials, scale=scale
     )

@@ -73,7 +73,8 @@ def _left(context: Context, name: str, stimuli: pd.DataFrame) -> dict[str, Any]:
     """People who left before the end, by the arm of the picture at which they did."""
     trials = fielding.begun(context.store, context.study_id, context.study, name)
     arms = dict(zip(stimuli["key"], stimuli["arm"], strict=True))
-    table, warning = leaving(trials.assign(arm=trials["stimulus"].map(arms)))
+    arm = ["/".join(sorted({arms[one] for one in shown})) or None for shown in trials["shown"]]
+    table, warning = leaving(trials.assign(arm=arm))
     return {"by_arm": table.to_dict("records"), "warning": warning}
 
 

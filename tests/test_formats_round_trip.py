@@ -172,7 +172,7 @@ def answers_jspsych(folder, said):
         for number, trial in enumerate(json.loads(path.read_text())["trials"]):
             response = {q["question"]: said[path.stem, trial["position"] - 1, q["question"]] for q in trial["questions"]}
             runs.append({"trial_type": "contrafact-trial", "trial_index": number, "rt": 1234, "assignment": path.stem,
-                         "position": trial["position"], "stimulus": trial["file"], "response": response, "participant": f"person-{path.stem}"})  # fmt: skip
+                         "position": trial["position"], "stimulus": " ".join(trial["files"]), "response": response, "participant": f"person-{path.stem}"})  # fmt: skip
     (folder / "answers.json").write_text(json.dumps(runs))
     return folder / "answers.json"
 

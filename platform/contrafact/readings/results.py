@@ -25,7 +25,7 @@ from contrafact.stats.reliability import (
     variance_components,
 )
 from contrafact.stats.statement import Statement
-from contrafact.study.schema import Hypothesis, Study
+from contrafact.study.schema import NUMBERS, Hypothesis, Study
 
 if TYPE_CHECKING:
     from contrafact.store import Store
@@ -341,8 +341,8 @@ def _plain(caption: str, values: Mapping[str, object], columns: tuple[str, str] 
 
 
 def _bounds(study: Study) -> dict[str, tuple[float, float]]:
-    ends = {"vas": (0.0, 100.0), "likert7": (1.0, 7.0)}
-    return {question.name: ends[question.scale] for question in study.survey.questions} if study.survey else {}
+    questions = study.survey.questions if study.survey else ()
+    return {question.name: NUMBERS[question.scale] for question in questions if question.scale in NUMBERS}
 
 
 STIMULUS = ["image", "direction", "arm", "draw", "dose"]

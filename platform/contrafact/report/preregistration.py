@@ -73,6 +73,15 @@ def _aspredicted(study: Study, payload: Mapping[str, Any]) -> list[tuple[str, st
     ]  # fmt: skip
 
 
+DESIGNS = {
+    "within_image": "Within images and within participants: every image exists at each dose, and everybody sees all arms.",
+    "between_arm": "Within images, between participants: every image exists at each dose, and each person sees one arm.",
+    "pairs": "Two variants of one image side by side, the side balanced; people say which one.",
+    "guess": "Two doses of one image side by side, the side balanced; people guess which is the higher and are told.",
+    "best_worst": "Several variants of one image side by side; people name the best and the worst.",
+}
+
+
 def _hypotheses(study: Study) -> str:
     lines = []
     for h in sorted(study.hypotheses, key=lambda h: not h.primary):
@@ -81,7 +90,7 @@ def _hypotheses(study: Study) -> str:
 
 
 def _design(study: Study) -> str:
-    return f"Within images and within participants: every image exists at each dose, and everybody sees all arms. {_manipulated(study)}"
+    return f"{DESIGNS[study.survey.design if study.survey else 'within_image']} {_manipulated(study)}"
 
 
 def _manipulated(study: Study) -> str:
@@ -97,7 +106,10 @@ def _manipulated(study: Study) -> str:
 
 def _measured(study: Study) -> str:
     assert study.survey is not None
-    scales = {"vas": "a slider from 0 to 100", "likert7": "seven points, 1 to 7"}
+    scales = {
+        "vas": "a slider from 0 to 100", "likert7": "seven points, 1 to 7", "choice": "one picture of those shown",
+        "best_worst": "the best and the worst of the pictures shown", "text": "in free words",
+    }  # fmt: skip
     return "\n".join(
         f"- **{q.name}**: “{_safe(q.text)}”, {scales[q.scale]}, from “{_safe(q.low)}” to “{_safe(q.high)}”"
         for q in study.survey.questions

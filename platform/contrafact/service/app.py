@@ -20,7 +20,7 @@ import hmac
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -41,8 +41,8 @@ from contrafact.service.writer import Writer
 from contrafact.store import Store
 from contrafact.store.files import Files
 from contrafact.store.visits import Given, Shown, Visit, Visits
-from contrafact.study.schema import Study
-from contrafact.survey.batch import ATTENTION, LONGEST_MS, SCALES, attention_text, keyed
+from contrafact.study.schema import NUMBERS, Study
+from contrafact.survey.batch import ATTENTION, LONGEST_MS, LONGEST_TEXT, attention_text, keyed
 
 PAGES = Path(__file__).parent / "pages"
 TRIES = 2  # at the comprehension questions
@@ -80,7 +80,9 @@ class Comprehension(Body):
 class Answer(Body):
     key: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{16,64}$")]
     position: Annotated[int, Field(ge=0, le=10_000)]
-    values: Annotated[dict[Name, float], Field(min_length=1, max_length=50)]
+    values: Annotated[
+        dict[Name, float | Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]], Field(min_length=1, max_length=50)
+    ]
     moves: Annotated[dict[Name, Annotated[int, Field(ge=0, le=1_000_000)]], Field(max_length=50)] = {}
     response_ms: Annotated[float, Field(ge=0, le=LONGEST_MS)]
     answered_at: datetime | None = None
@@ -112,7 +114,7 @@ class Desk:
         self.code = completion_codes(self.salt)["COMPLETED"]
         self.names = {one: keyed(self.salt, "picture", one, length=20) for one in self.visits.pictures()}
         self.pixels = {self.names[one]: sha for one, sha in self.visits.pictures().items()}
-        self.scales = {q.name: SCALES[q.scale] for q in self.survey.questions}
+        self.scales = {part.name: part.scale for part in self.survey.asked}
         self._seats: OrderedDict[int, dict[int, Shown]] = OrderedDict()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._looked = -math.inf
@@ -178,7 +180,7 @@ class Desk:
             "instructions": self.texts.instructions, "debrief": self.texts.debrief,
             "comprehension": [{"text": one.text, "options": one.options} for one in self.texts.comprehension],
             "questions": [q.model_dump(include={"name", "text", "low", "high", "scale"}) for q in self.survey.questions],
-            "trials": [], "answered": [],
+            "trials": [], "answered": [], "feedback": self.survey.design == "guess",
         }  # fmt: skip
         if status == "screened_out":
             return facts
@@ -202,20 +204,36 @@ class Desk:
         if trial.kind == "attention":
             assert trial.target is not None
             question = {"name": ATTENTION, "text": attention_text(trial.target), "low": "0", "high": "100", "scale": "vas"}
-            return {"position": trial.position, "picture": None, "questions": [question]}
-        assert trial.stimulus is not None
-        return {"position": trial.position, "picture": f"/picture/{self.names[trial.stimulus]}.png", "questions": None}
+            return {"position": trial.position, "picture": None, "pictures": [], "questions": [question]}
+        pictures = [f"/picture/{self.names[one]}.png" for one in trial.stimuli]
+        return {"position": trial.position, "picture": pictures[0], "pictures": pictures, "questions": None}
 
-    def checked(self, trial: Shown, answer: Answer) -> dict[str, float]:
+    def right(self, trial: Shown, values: Mapping[str, float | str]) -> bool | None:
+        """Whether a guess, once it is stored, was right; None where there is nothing to guess."""
+        if trial.kind == "attention" or trial.target is None:
+            return None
+        return values.get(next(name for name, scale in self.scales.items() if scale == "choice")) == trial.target
+
+    def checked(self, trial: Shown, answer: Answer) -> dict[str, float | str]:
         """The values of an answer; raises Refused where they are not answers to what the trial asks."""
-        scales = {ATTENTION: (0.0, 100.0)} if trial.kind == "attention" else self.scales
+        scales = {ATTENTION: "vas"} if trial.kind == "attention" else self.scales
         if set(answer.values) != set(scales) or not set(answer.moves) <= set(scales):
             raise Refused(422, f"This trial asks for {', '.join(scales)}.")
+        values: dict[str, float | str] = {}
         for name, value in answer.values.items():
-            low, high = scales[name]
-            if not low <= value <= high or (high == 7 and value != int(value)):
+            if isinstance(value, str) != (scales[name] == "text"):
+                raise Refused(422, f"{name}: {'a text' if scales[name] == 'text' else 'a number'} is asked for.")
+            if isinstance(value, str):
+                values[name] = value.replace("\0", "")  # which PostgreSQL cannot hold
+                continue
+            low, high = NUMBERS.get(scales[name], (1.0, float(len(trial.stimuli))))
+            if not low <= value <= high or (scales[name] != "vas" and value != int(value)):
                 raise Refused(422, f"{name}: {value:g} is not on its scale, {low:g} to {high:g}.")
-        return dict(answer.values)
+            values[name] = value
+        for best in (name for name, scale in scales.items() if scale == "best"):
+            if values[best] == values[best.removesuffix("best") + "worst"]:
+                raise Refused(422, "The best picture and the worst are two pictures.")
+        return values
 
 
 async def _read(request: Request, shape: type[Shape]) -> Shape:
@@ -292,7 +310,8 @@ def build(store: Store, files: Files, study_id: int, study: Study, batch: str) -
             raise Refused(404, "There is no such trial in this list.")
         values = desk.checked(trial, given)
         if number is None:
-            return {"stored": values, "done": given.position == max(seat), "preview": True}
+            right = desk.right(trial, values)
+            return {"stored": values, "done": given.position == max(seat), "preview": True, "right": right}
         if given.answered_at is not None and given.answered_at.tzinfo is None:
             raise Refused(422, "answered_at: a time with its zone")
         await desk.withdrawn()
@@ -303,7 +322,7 @@ def build(store: Store, files: Files, study_id: int, study: Study, batch: str) -
             raise Refused(410, "This list is no longer yours. Please open your link again.")
         facts = {
             "position": given.position, "stored": dict(taken.values), "response_ms": taken.response_ms,
-            "repeated": taken.fate == "repeated", "done": taken.whole,
+            "repeated": taken.fate == "repeated", "done": taken.whole, "right": desk.right(trial, taken.values),
         }  # fmt: skip
         if taken.fate == "conflict":
             raise Refused(409, "Another answer was given here before; it is kept.", **facts)

@@ -28,7 +28,6 @@ from contrafact.store import Store
 from contrafact.store.files import Files
 from contrafact.study.schema import Study
 from contrafact.survey import respondents
-from contrafact.survey.batch import ATTENTION
 
 MISHAPS = ("double_click", "two_tabs", "bad_network", "reload")
 """A double click on every answer; a second tab that answers the same trial otherwise; replies that never arrive; the
@@ -59,7 +58,7 @@ class Visitor:
     rng: np.random.Generator
     mishap: str = PLAIN
     think: Callable[[], float] | None = None  # seconds before each answer
-    acknowledged: dict[int, dict[str, float]] = field(default_factory=dict)
+    acknowledged: dict[int, dict[str, float | str]] = field(default_factory=dict)
     timings: list[tuple[float, float]] = field(default_factory=list)
     refused: int = 0
     token: str = ""
@@ -92,9 +91,10 @@ class Visitor:
         for trial in state["trials"]:
             if trial["position"] in state["answered"]:
                 continue
-            if trial["picture"] and trial["picture"] not in seen:
-                seen.add(trial["picture"])
-                await self._insist("GET", trial["picture"])
+            for picture in trial["pictures"]:
+                if picture not in seen:
+                    seen.add(picture)
+                    await self._insist("GET", picture)
             if trial["position"] not in wanted:
                 return "left"
             if self.think is not None:
@@ -107,7 +107,7 @@ class Visitor:
         self.code = end.get("code", "")
         return str(end["status"])
 
-    async def _answer(self, position: int, values: dict[str, float], response_ms: float) -> None:
+    async def _answer(self, position: int, values: dict[str, float | str], response_ms: float) -> None:
         body = {"key": self.rng.bytes(16).hex(), "position": position, "values": values, "response_ms": response_ms}
         happens = self.rng.random() < SHARE
         if self.mishap == "bad_network" and happens:  # sent perhaps, and no reply comes back
@@ -170,23 +170,17 @@ def people(
         def respond(trials: Sequence[Mapping[str, Any]]) -> dict[int, Given]:
             shown = pd.DataFrame(
                 {
-                    "list": number, "position": trial["position"], "kind": "image" if trial["picture"] else "attention",
-                    "stimulus": trial["picture"] and trial["picture"].rsplit("/", 1)[-1].removesuffix(".png"),
-                    "target": np.nan if trial["picture"] else _asked_for(trial["questions"][0]["text"]),
+                    "list": number, "position": trial["position"], "kind": "image" if picture else "attention",
+                    "place": place, "stimulus": picture and picture.rsplit("/", 1)[-1].removesuffix(".png"),
+                    "target": np.nan if picture else _asked_for(trial["questions"][0]["text"]),
                 }
-                for trial in trials
+                for trial in trials for place, picture in enumerate(trial["pictures"] or [None])
             )  # fmt: skip
             given: dict[int, Given] = {}
-            for question in survey.questions:
-                answers = respondents.answer(
-                    shown, pictures, who, study.seed, question=question.name, replication=replication
-                )
-                for row in answers.dropna(subset=["value"]).to_dict("records"):
-                    values = given.setdefault(int(row["position"]), ({}, float(row["response_ms"])))[0]
-                    if row["kind"] == "image":
-                        values[question.name] = float(respondents.on_scale(row["value"], question.scale))
-                    else:  # asked once, with the first question
-                        values.setdefault(ATTENTION, float(row["value"]))
+            answers = respondents.answer_all(shown, pictures, survey.questions, who, study.seed, replication)
+            for row in answers.to_dict("records"):
+                values = given.setdefault(int(row["position"]), ({}, float(row["response_ms"])))[0]
+                values[row["question"]] = row["value"] if isinstance(row["value"], str) else float(row["value"])
             return given
 
         return respond

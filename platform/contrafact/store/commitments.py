@@ -105,7 +105,7 @@ def _rows(session: Session, study_id: int) -> dict[Key, list[Any]]:
     """Every answer with the picture it was given to, and every exclusion, by place."""
     answers = session.execute(
         select(
-            m.Batch.name, m.Assignment.list_number, m.Trial.position, m.Question.name, m.Rating.value,
+            m.Batch.name, m.Assignment.list_number, m.Trial.position, m.Question.name, m.Rating.text, m.Rating.value,
             m.Rating.response_ms, m.Participant.pid_hash, m.Trial.kind, m.Trial.target, m.Image.key, m.Direction.name,
             m.Stimulus.arm, m.Stimulus.draw, m.Stimulus.dose, m.Stimulus.pixels_sha256,
         )
@@ -123,9 +123,10 @@ def _rows(session: Session, study_id: int) -> dict[Key, list[Any]]:
         .order_by(m.Batch.id, m.Assignment.list_number, m.Trial.position, m.Question.id, m.TrialStimulus.position)
     )  # fmt: skip
     found: dict[Key, list[Any]] = {}
-    for batch, number, position, question, *content in answers:
-        # A trial that shows several pictures has a row for each of them, in their order.
-        found.setdefault((batch, number, position, question), []).append(m.without_nan(list(content)))
+    for batch, number, position, question, text, *content in answers:
+        # A trial that shows several pictures has a row for each of them, in their order. Numbers have no text beside them.
+        row = m.without_nan(list(content) if text is None else [*content, text])
+        found.setdefault((batch, number, position, question), []).append(row)
     excluded = session.execute(
         select(m.Batch.name, m.Assignment.list_number, m.Exclusion.rule, m.Exclusion.detail, m.Participant.pid_hash)
         .select_from(m.Exclusion)

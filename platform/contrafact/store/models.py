@@ -1,7 +1,8 @@
 """The tables, as typed classes that never leave this room.
 
 Every rating can be followed to its stimulus, and from there to image, direction, dose, seed, models and run, in one
-query on the view ``rating_provenance`` (one row for each rating of a picture):
+query on the view ``rating_provenance`` (one row for each rating and picture; of several pictures in a trial ``chosen``
+says which one the rating names):
 
     SELECT participant, question, value, image, unit_id, direction, arm, draw, dose, seed, set_key,
            pixels_sha256, denoiser_sha256, guide_sha256, stage_run_id, mlflow_run_id, batch, list_number, position
@@ -341,7 +342,7 @@ class Assignment(Base):
 
 
 class Trial(Base):
-    """``target`` is the answer that an attention trial asks for."""
+    """``target`` is the answer that an attention trial asks for, or the place of the right picture in a guess."""
 
     __tablename__ = "trial"
     __table_args__ = (UniqueConstraint("assignment_id", "position"),)
@@ -360,7 +361,8 @@ class TrialStimulus(Base):
 
 
 class Rating(Base):
-    """``at`` is the server's clock. From the participant service also: ``submission_key``, made in the browser for one
+    """``value`` is a number on the scale, or the place, from 1, of the picture that was chosen; free text is in ``text``.
+    ``at`` is the server's clock. From the participant service also: ``submission_key``, made in the browser for one
     trial; ``answered_at`` by the participant's clock; ``moves``, how often the answer was moved before it was given."""
 
     __tablename__ = "rating"
@@ -371,6 +373,7 @@ class Rating(Base):
     trial_id: Mapped[int] = to("trial", cascade=True, index=False)
     question_id: Mapped[int] = to("question")
     value: Mapped[float | None]
+    text: Mapped[str | None]
     response_ms: Mapped[float | None]
     at: Mapped[datetime]
     submission_key: Mapped[str | None] = mapped_column(String(64))
@@ -530,4 +533,10 @@ rating_provenance = Table(
     Column("list_number", Integer),
     Column("position", Integer),
     Column("place", Integer),
+    Column("text", Text),
+    Column("scale", Text),
+    Column("trial", Integer),
+    Column("kind", Text),
+    Column("target", Number()),
+    Column("chosen", Boolean),
 )

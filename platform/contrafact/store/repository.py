@@ -53,13 +53,13 @@ from contrafact.store.records import (
     StudyRecord,
     SubmissionRecord,
 )
-from contrafact.study.schema import Question
+from contrafact.study.schema import NUMBERS, PLACES, Question
 
 Record = TypeVar("Record")
 Rows = Select[*tuple[Any, ...]]
 
-ANSWERS = ["list", "position", "question", "value", "response_ms", "pid_hash"]
-TRIALS = ["batch", "assignment", "list", "position", "kind", "stimulus", "target", "pixels_sha256"]
+ANSWERS = ["list", "position", "question", "value", "text", "response_ms", "pid_hash"]
+TRIALS = ["batch", "assignment", "list", "position", "kind", "place", "stimulus", "target", "pixels_sha256"]
 
 
 class Store:
@@ -594,7 +594,8 @@ class Store:
         """Writes a batch, or the lists that it lacks, and returns its id.
 
         ``trials`` has ``assignment`` (the list's code), ``list`` and ``position`` (from 0), ``kind``, ``stimulus`` (id,
-        missing on attention trials) and ``target`` (NaN on pictures). A batch is tied to the registration in force.
+        missing on attention trials), ``target`` (the answer asked for, NaN where none is) and, where trials show several
+        pictures, ``place`` (from 0), a row each. A batch is tied to the registration in force.
         Where a list that is there already differs, the batch is written anew, or, if people have begun it, UserError
         is raised.
         """
@@ -676,11 +677,11 @@ class Store:
 
     def answers(self, study_id: int, name: str) -> pd.DataFrame:
         """What was answered in a batch, attention trials included: ``list``, ``position``, ``question``, ``value``,
-        ``response_ms``, ``pid_hash``; by list, position and question."""
+        ``text``, ``response_ms``, ``pid_hash``; by list, position and question."""
         query = (
             select(
                 m.Assignment.list_number.label("list"), m.Trial.position, m.Question.name.label("question"),
-                m.Rating.value, m.Rating.response_ms, m.Participant.pid_hash,
+                m.Rating.value, m.Rating.text, m.Rating.response_ms, m.Participant.pid_hash,
             )
             .select_from(m.Rating)
             .join(m.Trial, m.Trial.id == m.Rating.trial_id)
@@ -696,7 +697,7 @@ class Store:
     def put_answers(
         self, study_id: int, name: str, answers: pd.DataFrame, *, simulated: bool, correct: bool = False
     ) -> int:
-        """Writes answers, with the columns of ``answers``, and their participants; returns how many are new.
+        """Writes answers, with the columns of ``answers`` (``text`` may be missing), and their participants; returns how many are new.
 
         The same value twice is fine; another value takes the place of the first if ``correct``, and the audit says
         so. Raises UserError, and writes nothing, where another value is there already and is not to be corrected, where a list belongs to somebody else, where nothing of the kind was asked, or where simulated answers
@@ -751,15 +752,28 @@ class Store:
         return self._table(query, (), ())
 
     def ratings_table(self, study_id: int) -> pd.DataFrame:
-        """Every rating of a picture with its provenance: the columns of the view ``rating_provenance``, in an order
-        that depends on lists and positions alone."""
+        """Every rating of one picture on a scale of numbers, with its provenance: the columns of the view
+        ``rating_provenance``, in an order that depends on lists and positions alone."""
+        return self._provenance(study_id, tuple(NUMBERS))
+
+    def choices_table(self, study_id: int) -> pd.DataFrame:
+        """Every choice among pictures, as ``ratings_table``: a row for each picture that was shown, by ``place`` (from 0,
+        left to right), and ``chosen``. A choice is its ``rating_id``; ``target`` is the place, from 1, of the right one
+        where a guess has one; best and worst are two choices, ``NAME_best`` and ``NAME_worst``."""
+        return self._provenance(study_id, PLACES).astype({"chosen": bool})
+
+    def texts_table(self, study_id: int) -> pd.DataFrame:
+        """Every free text, as ``choices_table``, in ``text``."""
+        return self._provenance(study_id, ("text",))
+
+    def _provenance(self, study_id: int, scales: Sequence[str]) -> pd.DataFrame:
         view = m.rating_provenance.c
         query = (
             select(m.rating_provenance)
-            .where(view.study_id == study_id)
+            .where(view.study_id == study_id, view.kind == "image", view.scale.in_(scales))
             .order_by(view.batch, view.list_number, view.position, view.place, view.question)
         )
-        return self._table(query, ("value", "response_ms", "dose"), ("simulated", "excluded"))
+        return self._table(query, ("value", "response_ms", "dose", "target"), ("simulated", "excluded"))
 
     # Panels
 
@@ -1026,19 +1040,23 @@ def _append(session: Session, study_id: int, kind: Kind, payload: Mapping[str, A
     return _record(ChainRecord, row)
 
 
-ListRow = tuple[str, tuple[tuple[int, str, int | None, float | None], ...]]
+ListRow = tuple[str, tuple[tuple[int, str, int, int | None, float | None], ...]]
 
 
 def _trial_rows(trials: pd.DataFrame) -> dict[int, ListRow]:
-    """Code and trials (position, kind, stimulus, target) of each list, in plain types that can be compared."""
+    """Code and trials (position, kind, place, stimulus, target) of each list, in plain types that can be compared."""
     found: dict[int, ListRow] = {}
     if trials.empty:
         return found
-    for number, own in trials.sort_values("position").groupby("list", sort=True):
-        columns = (own[name] for name in ("position", "kind", "stimulus", "target"))
+    placed = trials if "place" in trials else trials.assign(place=0)
+    for number, own in placed.sort_values(["position", "place"]).groupby("list", sort=True):
+        columns = (own[name] for name in ("position", "kind", "place", "stimulus", "target"))
         found[int(str(number))] = str(own["assignment"].iloc[0]), tuple(
-            (int(position), str(kind), None if pd.isna(stimulus) else int(stimulus), None if pd.isna(target) else float(target))
-            for position, kind, stimulus, target in zip(*columns, strict=True)
+            (
+                int(position), str(kind), int(place), None if pd.isna(stimulus) else int(stimulus),
+                None if pd.isna(target) else float(target),
+            )
+            for position, kind, place, stimulus, target in zip(*columns, strict=True)
         )  # fmt: skip
     return found
 
@@ -1047,7 +1065,8 @@ def _trials(batch_id: int) -> Rows:
     return (
         select(
             m.Assignment.code.label("assignment"), m.Assignment.list_number.label("list"), m.Trial.position,
-            m.Trial.kind, m.TrialStimulus.stimulus_id.label("stimulus"), m.Trial.target, m.Stimulus.pixels_sha256,
+            m.Trial.kind, func.coalesce(m.TrialStimulus.position, 0).label("place"),
+            m.TrialStimulus.stimulus_id.label("stimulus"), m.Trial.target, m.Stimulus.pixels_sha256,
         )
         .select_from(m.Trial)
         .join(m.Assignment, m.Assignment.id == m.Trial.assignment_id)
@@ -1074,7 +1093,8 @@ def _put_lists(session: Session, batch_id: int, lists: Mapping[int, ListRow]) ->
     trials = [
         {"assignment_id": ids[number], "position": position, "kind": kind, "target": target}
         for number, (_, rows) in lists.items()
-        for position, kind, _, target in rows
+        for position, kind, place, _, target in rows
+        if place == 0
     ]
     session.execute(insert(m.Trial), trials)
     trial_ids = {
@@ -1086,9 +1106,9 @@ def _put_lists(session: Session, batch_id: int, lists: Mapping[int, ListRow]) ->
         )
     }
     shown = [
-        {"trial_id": trial_ids[ids[number], position], "position": 0, "stimulus_id": stimulus}
+        {"trial_id": trial_ids[ids[number], position], "position": place, "stimulus_id": stimulus}
         for number, (_, rows) in lists.items()
-        for position, _, stimulus, _ in rows
+        for position, _, place, stimulus, _ in rows
         if stimulus is not None
     ]
     if shown:
@@ -1118,10 +1138,10 @@ def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame, correc
         ).all()
     )
     corrected: list[dict[str, Any]] = []
-    known: dict[tuple[int, int], float] = {
-        (trial_id, question_id): math.nan if value is None else value
-        for trial_id, question_id, value in session.execute(
-            select(m.Rating.trial_id, m.Rating.question_id, m.Rating.value)
+    known: dict[tuple[int, int], float | str | None] = {
+        (trial_id, question_id): value if text is None else text
+        for trial_id, question_id, value, text in session.execute(
+            select(m.Rating.trial_id, m.Rating.question_id, m.Rating.value, m.Rating.text)
             .join(m.Trial, m.Trial.id == m.Rating.trial_id)
             .join(m.Assignment, m.Assignment.id == m.Trial.assignment_id)
             .where(m.Assignment.batch_id == batch.id)
@@ -1130,8 +1150,8 @@ def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame, correc
     at = m.now()
     new: list[dict[str, Any]] = []
     begun = set()
-    ordered = answers[ANSWERS].sort_values(["list", "position"], kind="stable")
-    for number, position, question, value, response_ms, pid in ordered.itertuples(index=False):
+    ordered = answers.reindex(columns=ANSWERS).sort_values(["list", "position"], kind="stable")
+    for number, position, question, number_given, text, response_ms, pid in ordered.itertuples(index=False):
         assignment = assignments.get(int(number))
         trial_id = trials.get((assignment.id, int(position))) if assignment else None
         if assignment is None or trial_id is None or question not in questions:
@@ -1145,25 +1165,28 @@ def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame, correc
             assignment.participant_id, assignment.started, assignment.status = person.id, at, "started"
         if assignment.participant_id != person.id or person.simulated != batch.simulated:
             raise UserError(f"List {number} already belongs to another participant.")
-        key, value = (trial_id, questions[question]), float(value)
+        key = (trial_id, questions[question])
+        given: dict[str, Any] = {
+            "value": None if pd.isna(number_given) else float(number_given), "text": text if isinstance(text, str) else None,
+            "response_ms": float(response_ms),
+        }  # fmt: skip
+        value = given["value"] if given["text"] is None else given["text"]
         if key not in known:
             known[key] = value
             begun.add(assignment.id)
-            new.append({
-                "trial_id": trial_id, "question_id": key[1], "value": value, "response_ms": float(response_ms), "at": at,
-            })  # fmt: skip
-        elif known[key] == value or (math.isnan(known[key]) and math.isnan(value)):
+            new.append({"trial_id": trial_id, "question_id": key[1], "at": at, **given})
+        elif known[key] == value:
             continue
         elif correct:
             rating = (m.Rating.trial_id == trial_id, m.Rating.question_id == key[1])
-            session.execute(update(m.Rating).where(*rating).values(value=value, response_ms=float(response_ms)))
+            session.execute(update(m.Rating).where(*rating).values(given))
             corrected.append({
                 "list": int(number), "position": int(position), "question": question, "before": known[key], "after": value,
             })  # fmt: skip
         else:
             raise UserError(
-                f"List {number}, position {position + 1}, '{question}': {value:g} here, but {known[key]:g} is in the "
-                "store for the same answer.",
+                f"List {number}, position {position + 1}, '{question}': {_said(value)} here, but {_said(known[key])} is in "
+                "the store for the same answer.",
                 hint="Nothing was written.",
             )
     if new:
@@ -1177,3 +1200,7 @@ def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame, correc
         if assignment.id in begun and assignment.id not in open_:
             assignment.status, assignment.finished = "done", at
     return len(new)
+
+
+def _said(value: float | str | None) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)[:60]

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any, Literal
 
 from sqlalchemy import delete, func, insert, literal, select, update
@@ -32,25 +33,26 @@ class Visit:
 
 @dataclass(frozen=True)
 class Shown:
-    """A trial of a list; ``target`` is the answer that an attention trial asks for, None elsewhere."""
+    """A trial of a list, with its stimuli from left to right; ``target`` is the answer that an attention trial asks for
+    or the place, from 1, of the right picture in a guess, None elsewhere."""
 
     id: int
     position: int
     kind: str
     target: float | None
-    stimulus: int | None
-    pixels_sha256: str | None
+    stimuli: tuple[int, ...]
     set_key: str | None
 
 
 @dataclass(frozen=True)
 class Given:
-    """The answers to one trial, under a key made in the browser. ``values`` and ``moves`` are by question."""
+    """The answers to one trial, under a key made in the browser. ``values``, numbers or free texts, and ``moves``
+    are by question."""
 
     visit: int
     trial: int
     key: str
-    values: Mapping[str, float]
+    values: Mapping[str, float | str]
     moves: Mapping[str, int]
     response_ms: float
     answered_at: datetime | None
@@ -63,7 +65,7 @@ class Taken:
     nothing is missing now."""
 
     fate: Literal["stored", "repeated", "conflict", "refused"]
-    values: Mapping[str, float]
+    values: Mapping[str, float | str]
     response_ms: float
     whole: bool
 
@@ -219,7 +221,7 @@ class Visits:
         query = (
             select(
                 m.Trial.id, m.Trial.position, m.Trial.kind, m.Trial.target, m.TrialStimulus.stimulus_id,
-                m.Stimulus.pixels_sha256, m.Stimulus.set_key,
+                m.Stimulus.set_key,
             )
             .outerjoin(m.TrialStimulus, m.TrialStimulus.trial_id == m.Trial.id)
             .outerjoin(m.Stimulus, m.Stimulus.id == m.TrialStimulus.stimulus_id)
@@ -227,10 +229,14 @@ class Visits:
             .order_by(m.Trial.position, m.TrialStimulus.position)
         )  # fmt: skip
         with self._store._read() as session:
-            return [
-                Shown(*row[:3], row[3] if row[2] == "attention" else None, *row[4:])
-                for row in session.execute(query).all()
-            ]
+            rows = session.execute(query).all()
+        return [
+            Shown(
+                number, own[0].position, own[0].kind, None if own[0].target is None or own[0].target != own[0].target else own[0].target,
+                tuple(row.stimulus_id for row in own if row.stimulus_id is not None), own[0].set_key,
+            )
+            for number, own in ((number, list(rows)) for number, rows in groupby(rows, lambda row: row.id))
+        ]  # fmt: skip
 
     def pictures(self) -> dict[int, str]:
         """The pixels of every stimulus of the batch."""
@@ -277,7 +283,8 @@ class Visits:
             before = self._stored(session, good)
             rows = [
                 {
-                    "trial_id": one.trial, "question_id": self._questions[question], "value": value, "at": now,
+                    "trial_id": one.trial, "question_id": self._questions[question], "at": now,
+                    "value": None if isinstance(value, str) else value, "text": value if isinstance(value, str) else None,
                     "response_ms": one.response_ms, "submission_key": one.key, "answered_at": one.answered_at,
                     "moves": one.moves.get(question),
                 }
@@ -358,7 +365,7 @@ def _taken(
 ) -> Taken:
     if after is None:  # the key was used for another trial
         return Taken("conflict", {}, 0.0, whole)
-    stored = {name: row.value for name, row in after.items() if row.value is not None}
+    stored = {name: given for name, row in after.items() if (given := row.value if row.text is None else row.text) is not None}
     response = next(iter(after.values())).response_ms
     same = all(row.submission_key == one.key for row in after.values()) and stored == dict(one.values)
     fate: Literal["stored", "repeated", "conflict"] = "conflict" if not same else "stored" if before is None else "repeated"

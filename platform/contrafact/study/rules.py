@@ -7,7 +7,7 @@ in another. Values of a wrong type are passed over here: the schema tells them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 from contrafact.errors import nearest
 from contrafact.study import schema
@@ -300,6 +300,33 @@ def _survey(raw: Raw) -> Iterator[Finding]:
             if isinstance(reads, str) and reads not in factors:
                 yield _unknown(("survey", "respondents", "reads"), reads, factors)
         yield from _repeated(raw, "name", "survey", "questions")
+        yield from _design(survey)
+
+
+def _design(survey: Raw) -> Iterator[Finding]:
+    """Scales and keys that belong to the design."""
+    design = survey.get("design", schema.Survey.model_fields["design"].default)
+    if design not in schema.DESIGN_SCALES:
+        return
+    allowed = schema.DESIGN_SCALES[design]
+    given = []
+    for index in range(len(_items(survey, "questions"))):
+        question = _section(survey, "questions", index)
+        scale = question.get("scale", schema.Question.model_fields["scale"].default)
+        given.append(scale)
+        if isinstance(scale, str) and scale in get_args(schema.Scale) and scale not in allowed:
+            loc: Loc = ("survey", "questions", index, *(["scale"] if "scale" in question else []))
+            yield Finding(loc, f"scale {shown(scale)}", f"with design {design}: {_words(allowed)}")
+        name = question.get("name")
+        if scale == "best_worst" and isinstance(name, str) and len(name) > 42:
+            yield Finding(("survey", "questions", index, "name"), shown(name), "at most 42 signs")
+    if given and set(given) == {"text"}:
+        yield Finding(("survey", "questions"), "free text alone", f"a question on a scale of {_words(allowed[:-1])}")
+    if given.count("text") > 2:
+        yield Finding(("survey", "questions"), f"{given.count('text')} free texts", "two at most: people tire of writing")
+    for key, only in (("compare", "pairs"), ("set_size", "best_worst")):
+        if survey.get(key) and design != only:
+            yield Finding(("survey", key), f"'{key}' with design {design}", f"`{key}` with design {only} alone")
 
 
 def _hypotheses(raw: Raw) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ Count = Annotated[int, Field(ge=1)]
 
 SPLITS = ("train", "judge", "validation", "stimuli", "lockbox")
 ARMS = ("treated", "null", "sham", "placebo", "raw")
+Arm = Literal["treated", "null", "sham", "placebo", "raw"]
 CONTRASTS = ("treated", "sham", "placebo", "treated-sham", "treated-placebo")
 
 
@@ -329,12 +330,37 @@ class Review(Part):
     )
 
 
+Scale = Literal["vas", "likert7", "choice", "best_worst", "best", "worst", "text"]
+NUMBERS = {"vas": (0.0, 100.0), "likert7": (1.0, 7.0)}  # ends of the scales on which one picture is rated
+PLACES = ("choice", "best", "worst")  # scales whose value is the place, from 1, of one picture of several
+DESIGN_SCALES: dict[str, tuple[Scale, ...]] = {
+    "within_image": ("vas", "likert7", "text"),
+    "between_arm": ("vas", "likert7", "text"),
+    "pairs": ("choice", "text"),
+    "guess": ("choice", "text"),
+    "best_worst": ("best_worst", "text"),
+}
+
+
 class Question(Part):
     name: Name
     text: Annotated[str, Field(min_length=3, max_length=500)]
     low: Annotated[str, Field(max_length=80)] = "not at all"
     high: Annotated[str, Field(max_length=80)] = "very much"
-    scale: Literal["vas", "likert7"] = Field(default="vas", description="`vas` is 0 to 100")
+    scale: Scale = Field(
+        default="vas",
+        description="`vas` is 0 to 100, `likert7` 1 to 7; `choice` and `best_worst` name a picture of several by its "
+        "place, from 1; `text` is free",
+    )
+
+    def parts(self) -> tuple[Question, ...]:
+        """The answers that it asks for: one, or the best picture (``NAME_best``) and the worst (``NAME_worst``)."""
+        if self.scale != "best_worst":
+            return (self,)
+        return tuple(
+            self.model_copy(update={"name": f"{self.name}_{end}", "text": f"{self.text} ({label})", "scale": end})
+            for end, label in (("best", self.high), ("worst", self.low))
+        )
 
 
 class Respondents(Part):
@@ -448,7 +474,17 @@ class Service(Part):
 
 
 class Survey(Part):
-    design: Literal["within_image"] = "within_image"
+    design: Literal["within_image", "between_arm", "pairs", "guess", "best_worst"] = Field(
+        default="within_image",
+        description="`between_arm`: each person sees one arm; `pairs`: two variants of an image, which one; `guess`: two "
+        "doses, which is the higher, with feedback; `best_worst`: several variants of an image",
+    )
+    compare: tuple[tuple[Arm, Arm], ...] = Field(
+        default=(), description="`pairs`: arms set against each other; absent: every two arms of a set"
+    )
+    set_size: Annotated[int, Field(ge=3, le=8)] | None = Field(
+        default=None, description="`best_worst`: pictures at once; absent: 4"
+    )
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
     participants: Annotated[int, Field(ge=2, le=100_000)] = 60
     trials_per_participant: Annotated[int, Field(ge=2, le=1000)] = 52
@@ -466,6 +502,11 @@ class Survey(Part):
         if self.respondents is not None and self.respondents.mishaps and self.service is None:
             raise ValueError("`respondents.mishaps` happen on pages alone: add `service`, or leave them out")
         return self
+
+    @property
+    def asked(self) -> tuple[Question, ...]:
+        """Every answer that a trial asks for, in order."""
+        return tuple(part for question in self.questions for part in question.parts())
 
 
 class Hypothesis(Part):

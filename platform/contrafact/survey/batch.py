@@ -22,12 +22,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from contrafact.errors import UserError
-from contrafact.study.schema import Question
+from contrafact.study.schema import NUMBERS, Question
 from contrafact.survey.formats import jspsych, label_studio, qualtrics, surveyjs
 from contrafact.survey.formats.outgoing import Outgoing, write_csv
 from contrafact.survey.formats.reading import Fate, Reading
@@ -36,7 +36,7 @@ from contrafact.survey.formats.rows import Answer, Row
 ANSWER_COLUMNS = ("assignment", "position", "question", "value", "response_ms", "participant")
 EARLIER = "an earlier import"
 ATTENTION = "attention"  # the question that an attention trial asks, on 0 to 100
-SCALES = {"vas": (0.0, 100.0), "likert7": (1.0, 7.0)}
+LONGEST_TEXT = 2000  # signs of free text
 LONGEST_MS = 24 * 3600 * 1000
 _LOOP = re.compile(r"#(\d{1,4})$")
 _NUMBERED = re.compile(rf"{ATTENTION}_(\d{{1,2}})$")
@@ -51,10 +51,19 @@ def keyed(salt: bytes, *labels: object, length: int = 64) -> str:
 def asked(trials: pd.DataFrame, questions: Sequence[Question]) -> pd.DataFrame:
     """Every answer that a batch asks for, one row each, in order.
 
-    ``trials`` has ``assignment`` (code), ``position`` (from 0), ``kind``, ``stimulus`` and ``target``. Pictures are
-    asked all ``questions``, attention trials the one question ``attention``. Adds ``question``, ``text``, ``low``,
-    ``high`` and ``scale``.
+    ``trials`` has ``assignment`` (code), ``position`` (from 0), ``kind``, ``stimulus``, ``target`` and, where trials show
+    several pictures, ``place`` (from 0), a row for each. Trials with pictures are asked all ``questions``
+    (``Survey.asked``), attention trials the one
+    question ``attention``. Adds ``question``, ``text``, ``low``, ``high``, ``scale`` and ``shown``, the stimuli from left to
+    right.
     """
+    shown: dict[tuple[str, int], tuple[object, ...]] = {}
+    placed = trials.sort_values("place", kind="stable") if "place" in trials else trials
+    for code, position, stimulus in placed[["assignment", "position", "stimulus"]].itertuples(index=False):
+        shown[code, position] = shown.get((code, position), ()) + (() if pd.isna(stimulus) else (stimulus,))
+    trials = trials[trials["place"] == 0].drop(columns="place") if "place" in trials else trials
+    places = zip(trials["assignment"], trials["position"], strict=True)
+    trials = trials.assign(shown=pd.Series([shown[key] for key in places], index=trials.index, dtype=object))
     wording = pd.DataFrame([{**q.model_dump(), "question": q.name, "kind": "image"} for q in questions])
     wording = wording[["kind", "question", "text", "low", "high", "scale"]]
     images = trials[trials["kind"] == "image"].merge(wording, on="kind")
@@ -98,9 +107,14 @@ def export(
         raise UserError(f"{to} exists already.", hint="Name a new folder, or move the old one away.")
     to.parent.mkdir(parents=True, exist_ok=True)
     rows = asked(trials, questions)
-    shown = rows["stimulus"].dropna().unique().tolist()
+    shown = list(dict.fromkeys(one for several in rows["shown"] for one in several))
     names = {stimulus: f"{keyed(salt, 'picture', stimulus, length=20)}.png" for stimulus in shown}
-    rows = rows.assign(file=[names.get(stimulus, "") for stimulus in rows["stimulus"]], position=rows["position"] + 1)
+    files = pd.Series([[names[one] for one in several] for several in rows["shown"]], index=rows.index, dtype=object)
+    if format not in SEVERAL and any(len(each) > 1 for each in files):
+        raise UserError(
+            f"A {format} survey does not show pictures side by side.", hint=f"Formats that do: {', '.join(SEVERAL)}."
+        )
+    rows = rows.assign(files=files, file=[each[0] if each else "" for each in files], position=rows["position"] + 1)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=".batch-") as scratch:
         folder = Path(scratch) / "batch"
         (folder / "images").mkdir(parents=True)
@@ -118,7 +132,7 @@ def export(
 
 def _write_plain(folder: Path, batch: Outgoing) -> list[str]:
     """``trials.csv`` for people, ``trials.jsonl`` with every text untouched for machines, and the answers' template."""
-    table = batch.rows.assign(file=[f"images/{name}" if name else "" for name in batch.rows["file"]])
+    table = batch.rows.assign(file=[" ".join(f"images/{name}" for name in names) for names in batch.rows["files"]])
     table = table[["assignment", "position", "question", "text", "scale", "low", "high", "file"]]
     write_csv(folder / "trials.csv", table)
     table.to_json(folder / "trials.jsonl", orient="records", lines=True, force_ascii=False)
@@ -133,22 +147,20 @@ WRITERS: dict[str, Callable[[Path, Outgoing], list[str]]] = {
     "surveyjs": surveyjs.write,
     "label_studio": label_studio.write,
 }
+SEVERAL = ("csv", "jspsych")  # formats that can show pictures side by side
 NEED_ADDRESS = ("qualtrics", "surveyjs", "label_studio")
 
 
 def _card(
     title: str, trials: pd.DataFrame, questions: Sequence[Question], pictures: int, format: str, lost: Sequence[str]
 ) -> str:
-    asked_for = "\n".join(
-        f"- `{q.name}`: {_line(q.text)} ({SCALES[q.scale][0]:g} = {_line(q.low)}, {SCALES[q.scale][1]:g} = {_line(q.high)})"
-        for q in questions
-    )
+    asked_for = "\n".join(f"- `{q.name}`: {_line(q.text)} ({_ends(q)})" for q in questions)
     attention = trials[trials["kind"] == "attention"].groupby("assignment").size()
     not_carried = "\n".join(f"- {sentence}" for sentence in lost)
     return f"""# {_line(title)}
 
 {trials["assignment"].nunique()} assignments, {pictures} pictures, \
-{int((trials["kind"] == "image").sum())} pictures to rate, {int(attention.max()) if len(attention) else 0} attention \
+{int((trials["kind"] == "image").sum())} times a picture is shown, {int(attention.max()) if len(attention) else 0} attention \
 trials an assignment.
 
 ## Questions
@@ -158,13 +170,21 @@ trials an assignment.
 {_PLAIN_CARD if format == "csv" else f"## What {format} does not carry over{chr(10)}{not_carried}{chr(10)}"}"""
 
 
+def _ends(question: Question) -> str:
+    """What the numbers of an answer mean."""
+    if question.scale in NUMBERS:
+        low, high = NUMBERS[question.scale]
+        return f"{low:g} = {_line(question.low)}, {high:g} = {_line(question.high)}"
+    return "free text" if question.scale == "text" else "a picture by its place: 1 is the first"
+
+
 _PLAIN_CARD = """## trials.csv, and trials.jsonl for machines
 | column | meaning |
 |---|---|
 | assignment | code of one list; give each participant one, and no code twice |
 | position | place in the list, from 1; show in this order |
-| question, text, scale, low, high | what is asked, on `vas` (0 to 100) or `likert7` (1 to 7), and the ends' labels |
-| file | the picture, relative to this folder; empty on attention trials |
+| question, text, scale, low, high | what is asked, on `vas` (0 to 100) or `likert7` (1 to 7), and the ends' labels; `choice`, `best` and `worst` ask for the place of a picture, from 1; `text` is free |
+| file | the picture, relative to this folder; several stand side by side in this order; empty on attention trials |
 
 In trials.csv a text that a spreadsheet would run as a formula has an apostrophe before it; trials.jsonl has every
 text as it is.
@@ -175,7 +195,7 @@ Fill in a copy of answers_template.csv. Comma, semicolon or tab, UTF-8.
 | column | meaning |
 |---|---|
 | assignment, position, question | as in trials.csv |
-| value | the answer on the question's scale; empty: not answered |
+| value | the answer on the question's scale, or the text; empty: not answered |
 | response_ms | milliseconds from picture to answer; may be empty |
 | participant | the panel's id; a keyed hash of it is kept, never the id |
 """
@@ -192,8 +212,8 @@ def read_answers(
     """The answers of a file of any format, checked against what was asked.
 
     ``expected`` is ``asked(...)`` of the batch, with ``value`` and ``pid_hash`` where answers are known already (NaN
-    and None elsewhere), so that a file may be imported twice. An answer that differs from a known one is invalid,
-    unless ``correct``. Returns the new answers (``assignment``, ``position`` from 0, ``question``, ``value``,
+    and None elsewhere) and ``free`` for free text, so that a file may be imported twice. An answer that differs from a known one is invalid,
+    unless ``correct``. Returns the new answers (``assignment``, ``position`` from 0, ``question``, ``value``, ``text``,
     ``response_ms`` NaN where not given, ``pid_hash``, ``corrected``), the fate of every row, and how many rows each
     person (by hash) has. Raw participant ids do not leave this function. Raises UserError where the file as a whole cannot be read.
     """
@@ -212,10 +232,10 @@ def read_answers(
             reading.complain(row, f"assignment: '{code[:40]}' is not of this batch")
         for answer in answers:
             if answer["corrected"]:
-                reading.complain(row, f"value: {answer['value']:g} takes the place of {answer.pop('before'):g}")
+                reading.complain(row, f"value: {_said(answer['given'])} takes the place of {_said(answer['before'])}")
         reading.settle(row, fate, len(answers))
         accepted += answers
-    columns = ["assignment", "position", "question", "value", "response_ms", "pid_hash", "corrected"]
+    columns = ["assignment", "position", "question", "value", "text", "response_ms", "pid_hash", "corrected"]
     return pd.DataFrame(accepted, columns=columns), reading.fate, ledger.rows_of
 
 
@@ -228,8 +248,8 @@ class _Ledger:
 
     def __init__(self, expected: pd.DataFrame, salt: bytes, correct: bool) -> None:
         self.salt, self.correct = salt, correct
-        self.scale: dict[tuple[str, int, str], str] = {}
-        self.known: dict[tuple[str, int, str], tuple[str, float]] = {}
+        self.scale: dict[tuple[str, int, str], tuple[str, int]] = {}  # and how many pictures are shown
+        self.known: dict[tuple[str, int, str], tuple[str, float | str]] = {}
         self.owner: dict[str, str] = {}
         self.attention: dict[str, list[int]] = {}
         self.pictures: dict[str, list[int]] = {}
@@ -237,12 +257,13 @@ class _Ledger:
         self.pids: dict[str, str] = {}
         for row in expected.to_dict("records"):
             key = (str(row["assignment"]), int(row["position"]), str(row["question"]))
-            self.scale[key] = str(row["scale"])
+            self.scale[key] = str(row["scale"]), len(row["shown"])
             places = (self.attention if key[2] == ATTENTION else self.pictures).setdefault(key[0], [])
             if key[1] not in places[-1:]:
                 places.append(key[1])
-            if not math.isnan(row.get("value", math.nan)):
-                self.known[key] = (EARLIER, float(row["value"]))
+            free = row.get("free")
+            if isinstance(free, str) or not math.isnan(row.get("value", math.nan)):
+                self.known[key] = (EARLIER, free if isinstance(free, str) else float(row["value"]))
                 self.owner[key[0]] = str(row["pid_hash"])
         self.codes = {key[0] for key in self.scale}
         self.assignment_of = {pid: code for code, pid in self.owner.items()}
@@ -282,25 +303,27 @@ class _Ledger:
             if not there:
                 raise _Bad(f"position: {position + 1} is not in this assignment")
             raise _Bad(f"question: '{question[:40]}' is not asked there, but {', '.join(there)}")
-        value = self._value(answer.text, self.scale[key])
+        value = _value(answer.text, *self.scale[key])
         response_ms = _decimal(answer.response_ms, "response_ms") if answer.response_ms else math.nan
         if response_ms < 0 or response_ms > LONGEST_MS:
             raise _Bad(f"response_ms: {response_ms:g} is outside 0 to {LONGEST_MS}")
         pid = self._person(code, row.participant)
-        fate, first = "accepted", math.nan
+        fate, first = "accepted", cast("float | str", math.nan)
         if key in self.known:
             place, first = self.known[key]
             if first == value:
                 return "duplicates", None
             if place != EARLIER or not self.correct:
-                raise _Bad(f"value: {value:g} here, but {first:g} in {place}, for the same answer")
+                raise _Bad(f"value: {_said(value)} here, but {_said(first)} in {place}, for the same answer")
             fate = "corrected"
         self.known[key] = (f"row {row.number}", value)
         return fate, {
             "assignment": code,
             "position": position,
             "question": question,
-            "value": value,
+            "value": math.nan if isinstance(value, str) else value,
+            "text": value if isinstance(value, str) else None,
+            "given": value,
             "response_ms": response_ms,
             "pid_hash": pid,
             "corrected": fate == "corrected",
@@ -318,16 +341,6 @@ class _Ledger:
             return places[int(match[1]) - 1], answer.question if answer.position else ATTENTION
         return _whole_number(answer.position, "position") - 1, answer.question
 
-    @staticmethod
-    def _value(text: str, scale: str) -> float:
-        value = _decimal(text, "value")
-        low, high = SCALES[scale]
-        if not low <= value <= high:
-            raise _Bad(f"value: {value:g} is outside {low:g} to {high:g}")
-        if scale == "likert7" and value != round(value):
-            raise _Bad(f"value: {value:g} is not one of 1, 2, ... 7")
-        return value
-
     def _pid(self, raw: str) -> str:
         if raw not in self.pids:
             self.pids[raw] = keyed(self.salt, "participant", raw)
@@ -343,6 +356,25 @@ class _Ledger:
         if self.assignment_of.setdefault(pid, code) != code:
             raise _Bad(f"participant: this person already answered assignment '{self.assignment_of[pid]}'")
         return pid
+
+
+def _value(text: str, scale: str, shown: int) -> float | str:
+    """An answer on its scale; ``shown`` is the number of pictures that it is about."""
+    if scale == "text":
+        if len(text) > LONGEST_TEXT:
+            raise _Bad(f"value: {len(text)} signs, and a text has {LONGEST_TEXT} at most")
+        return text.replace("\0", "")  # which PostgreSQL cannot hold
+    value = _decimal(text, "value")
+    low, high = NUMBERS.get(scale, (1.0, float(shown)))
+    if not low <= value <= high:
+        raise _Bad(f"value: {value:g} is outside {low:g} to {high:g}")
+    if scale != "vas" and value != round(value):
+        raise _Bad(f"value: {value:g} is not one of {low:g}, {low + 1:g}, ... {high:g}")
+    return value
+
+
+def _said(value: float | str) -> str:
+    return f"'{value[:40]}'" if isinstance(value, str) else f"{value:g}"
 
 
 def _whole_number(text: str, column: str) -> int:

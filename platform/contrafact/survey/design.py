@@ -1,4 +1,7 @@
-"""Who sees which picture, and in which order: balanced lists for a within-image design.
+"""Who sees which pictures, and in which order: balanced lists of every design.
+
+What a trial shows at once is a presentation: one stimulus, or several of one matched set side by side. Lists are made
+of presentations, and then each place of a trial (from 0) gets its stimulus.
 
 Each list (one a participant) is drawn in two steps. First the images: those with the largest share of their
 variants still to be shown come first, so that images are seen as few times as possible and equally often. Then
@@ -14,9 +17,10 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,10 +29,13 @@ from scipy.optimize import linear_sum_assignment
 
 from contrafact import seeds
 from contrafact.errors import UserError
+from contrafact.study.schema import Survey
 
 STIMULUS_COLUMNS = ("key", "image", "direction", "arm", "draw", "dose", "set_key")
 CELL = ["direction", "arm", "dose"]
 ATTENTION_TARGETS = (10, 20, 30, 40, 60, 70, 80, 90)  # on 0 to 100; the middle is where sleepers click
+SET_SIZE = 4  # pictures of a best-worst trial where the study does not say
+UNCHANGED = ("null", "raw")
 _NEVER = 1e12  # cost of a variant that this list must not show
 _SKIP = 1e6  # cost of passing over an image, a variant it lags behind: more than cells can ever cost
 
@@ -38,6 +45,151 @@ Ints = NDArray[np.int64]
 def attention_target(seed: int, list_number: int, position: int) -> int:
     """The answer, 0 to 100, that the attention trial at this place of this list asks for."""
     return ATTENTION_TARGETS[seeds.integer(seed, "attention", list_number, position) % len(ATTENTION_TARGETS)]
+
+
+def field_lists(stimuli: pd.DataFrame, survey: Survey, seed: int) -> pd.DataFrame:
+    """The frozen lists of a study, whatever its design.
+
+    ``stimuli`` as for ``make_lists``. Returns its columns with one row for each picture: ``place`` (from 0, left to
+    right) tells the pictures of a trial apart. ``target`` is the answer asked for on attention trials and, in a
+    ``guess``, the place (from 1) of the higher dose. Lists of more participants begin with those of fewer.
+    """
+    n, trials, attention = survey.participants, survey.trials_per_participant, survey.attention_trials
+    if survey.design == "between_arm":
+        return _between_arms(stimuli, n, trials, attention, seed).assign(place=0)
+    if survey.design == "within_image":
+        return make_lists(stimuli, n, trials, attention, seed).assign(place=0)
+    shown = presentations(stimuli, survey)
+    lists = make_lists(shown, n, trials, attention, seed)
+    return _placed(lists, shown, guess=survey.design == "guess", shuffled=survey.design != "best_worst", seed=seed)
+
+
+def presentations(stimuli: pd.DataFrame, survey: Survey) -> pd.DataFrame:
+    """What a trial of several pictures can show: ``STIMULUS_COLUMNS`` for the list maker, and ``shown``, stimulus keys.
+
+    ``pairs``: two stimuli of a matched set, of the arms that ``survey.compare`` names (absent: every two arms of the
+    set), at one dose, or one of them unchanged; of one arm, a dose and its mirror image (where there is none, every
+    two doses). ``guess``: the same within the treated arm, the higher dose second. ``best_worst``: ``survey.set_size``
+    variants of a set, in blocks that show each variant once at each place and every two as evenly together as a
+    cyclic design does (John & Williams 1995, chapter 4). Raises UserError where a set cannot make one.
+    """
+    rows: list[tuple[object, ...]] = []
+    ordered = stimuli.sort_values(["image", "direction", "arm", "draw", "dose"], kind="stable")
+    for name, own in ordered.groupby("set_key", sort=True):
+        image, direction = own["image"].iloc[0], own["direction"].iloc[0]
+        if survey.design == "best_worst":
+            made = [("set", float(number), 0, keys) for number, keys in enumerate(_blocks(own, survey.set_size or SET_SIZE))]
+        else:
+            made = list(_pairs(own, survey))
+        if not made:
+            raise UserError(
+                f"The matched set '{name}' has no two pictures that the design '{survey.design}' sets against each other.",
+                hint="See survey.compare, and the arms and doses of the set.",
+            )
+        rows += [(image, direction, arm, draw, dose, name, keys) for arm, dose, draw, keys in made]
+    table = pd.DataFrame(rows, columns=[*STIMULUS_COLUMNS[1:], "shown"])
+    return table.assign(key=np.arange(len(table)))
+
+
+def _pairs(own: pd.DataFrame, survey: Survey) -> Iterator[tuple[str, float, int, tuple[object, object]]]:
+    arms = list(dict.fromkeys(own["arm"]))
+    wanted = list(survey.compare)
+    if survey.design == "guess":
+        wanted = [("treated", "treated")]
+    elif not wanted:
+        wanted = [pair for pair in combinations(arms, 2) if set(pair) != set(UNCHANGED)] or [("treated", "treated")]
+    unchanged = own[own["arm"].isin(UNCHANGED)]
+    for first, second in wanted:
+        if first == second:
+            rows = own[own["arm"] == first]
+            pairs = [(a, b) for a, b in _twos(rows, rows) if a.dose == -b.dose and a.dose < 0]
+            if not pairs:  # the unchanged picture stands for dose 0
+                rows = pd.concat([rows, unchanged[:1]]).sort_values("dose", kind="stable")
+                pairs = [(a, b) for a, b in _twos(rows, rows) if a.dose < b.dose]
+        else:
+            pairs = [
+                (a, b)
+                for a, b in _twos(own[own["arm"] == first], own[own["arm"] == second])
+                if a.dose == b.dose or first in UNCHANGED or second in UNCHANGED
+            ]
+        for a, b in pairs:
+            dose = b.dose if b.dose or second not in UNCHANGED else a.dose
+            yield f"{first}/{second}", float(dose), max(int(a.draw), int(b.draw)), (a.key, b.key)
+
+
+def _twos(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
+    return ((a, b) for a in first.itertuples() for b in second.itertuples())
+
+
+def _blocks(own: pd.DataFrame, size: int) -> list[tuple[object, ...]]:
+    keys = own["key"].tolist()
+    n = len(keys)
+    if n < size:
+        raise UserError(
+            f"The matched set '{own['set_key'].iloc[0]}' has {n} pictures, and survey.set_size asks for {size} at once.",
+            hint=f"Set it to {max(n, 3)} or fewer.",
+        )
+    offsets = [0]
+    met: Counter[int] = Counter()
+    while len(offsets) < size:  # the next offset is the one whose distances have occurred least
+        rest = [step for step in range(1, n) if step not in offsets]
+        cost = {step: sum(met[min(d, n - d)] for o in offsets for d in [(step - o) % n]) for step in rest}
+        step = min(rest, key=lambda one: (cost[one], one))
+        met.update(min((step - o) % n, (o - step) % n) for o in offsets)
+        offsets.append(step)
+    return [tuple(keys[(start + o) % n] for o in offsets) for start in range(n)]
+
+
+def _placed(lists: pd.DataFrame, shown: pd.DataFrame, *, guess: bool, shuffled: bool, seed: int) -> pd.DataFrame:
+    """Each trial's pictures at their places.
+
+    Within a list each kind of pair has its first picture on the left in half of its trials (to within one); which half,
+    is decided by how often each pair stood which way round before.
+    """
+    pictures, kinds = shown["shown"].tolist(), shown["arm"].tolist()
+    left: Counter[int] = Counter()
+    rows: list[tuple[int, int, str, int, object, float]] = []
+    for number, own in lists.groupby("list", sort=True):
+        turned: set[int] = set()
+        if shuffled:
+            rng = seeds.generator(seed, "sides", number)
+            by_kind: dict[str, list[int]] = {}
+            for one in rng.permutation(own["stimulus"].dropna().astype(int).to_numpy()):
+                by_kind.setdefault(kinds[one], []).append(int(one))
+            for kind in sorted(by_kind):
+                half = (len(by_kind[kind]) + int(rng.integers(2))) // 2
+                turned |= set(sorted(by_kind[kind], key=lambda one: -left[one])[:half])
+        each: list[Any] = list(own.itertuples())
+        for row in each:
+            if row.kind != "image":
+                rows.append((row.list, row.position, row.kind, 0, None, row.target))
+                continue
+            key = int(row.stimulus)
+            keys = pictures[key][::-1] if key in turned else pictures[key]
+            left[key] += -1 if key in turned else 1
+            target = (1.0 if key in turned else 2.0) if guess else np.nan
+            rows += [(row.list, row.position, row.kind, place, one, target) for place, one in enumerate(keys)]
+    return pd.DataFrame(rows, columns=["list", "position", "kind", "place", "stimulus", "target"])
+
+
+def _between_arms(stimuli: pd.DataFrame, participants: int, trials: int, attention: int, seed: int) -> pd.DataFrame:
+    """Lists of one arm each, and of its dose 0. Of every so many lists in a row each arm has one, in random order."""
+    arms = sorted(set(stimuli["arm"]) - {"null"})
+    base = stimuli[stimuli["arm"] == "null"]
+    if len(arms) == 1:
+        arms, base = sorted(set(stimuli["arm"])), stimuli[:0]
+    if len(arms) < 2:
+        raise UserError("The design between_arm needs two arms at least.", hint="See `arms`, or the stimuli's manifest.")
+    rounds = -(-participants // len(arms))
+    turns = np.concatenate([seeds.generator(seed, "arms", k).permutation(len(arms)) for k in range(rounds)])[:participants]
+    parts = []
+    for number, arm in enumerate(arms):
+        own = np.flatnonzero(turns == number)
+        if len(own):
+            pool = pd.concat([stimuli[stimuli["arm"] == arm], base])
+            lists = make_lists(pool, len(own), trials, attention, seeds.integer(seed, "arm", arm))
+            parts.append(lists.assign(list=own[lists["list"].to_numpy()]))
+    return pd.concat(parts).sort_values(["list", "position"], kind="stable", ignore_index=True)
 
 
 def make_lists(stimuli: pd.DataFrame, participants: int, trials: int, attention: int, seed: int) -> pd.DataFrame:
@@ -59,7 +211,7 @@ def make_lists(stimuli: pd.DataFrame, participants: int, trials: int, attention:
         raise UserError("There is no stimulus to show.", hint="See the gate's counts: `contrafact status`.")
     if trials > len(stimuli):
         raise UserError(
-            f"survey.trials_per_participant is {trials}, but only {len(stimuli)} stimuli passed the gate.",
+            f"survey.trials_per_participant is {trials}, but there are only {len(stimuli)} different trials to show.",
             hint=f"Set it to {len(stimuli)} or fewer, or edit more images (arms.images).",
         )
     pool = _Pool(stimuli.sort_values(["image", "direction", "arm", "draw", "dose"], kind="stable"), trials)

@@ -28,11 +28,12 @@ def excluded(answers: pd.DataFrame) -> pd.DataFrame:
 
     ``answers`` has one row for each trial and question of a participant's list, answered or not: ``participant``,
     ``kind`` (``image`` or ``attention``), ``question``, ``value`` (NaN where not answered; attention trials on 0 to
-    100), ``target`` (NaN on pictures), ``response_ms`` (NaN where unknown). A rule that cannot be judged (no times, no
+    100), ``target`` (NaN on pictures), ``response_ms`` (NaN where unknown), and ``free`` where free text was asked for. A rule that cannot be judged (no times, no
     attention trials) leaves nobody out. Straight-lining asks for each question apart and holds if all agree.
     """
     pictures, attention = answers[answers["kind"] == "image"], answers[answers["kind"] == "attention"]
-    seen = pictures.dropna(subset=["value"])
+    numbers = pictures.dropna(subset=["value"])
+    seen = pictures[pictures["value"].notna() | pictures["free"].notna()] if "free" in pictures else numbers
     found: list[tuple[object, str, str]] = []
 
     missed = (attention["value"] - attention["target"]).abs() > ATTENTION_TOLERANCE
@@ -41,8 +42,8 @@ def excluded(answers: pd.DataFrame) -> pd.DataFrame:
         if failed > attention_limit(asked[person]):  # an unanswered one is not a failure but incomplete
             found.append((person, "attention", f"{failed} of {asked[person]} failed"))
 
-    each = seen.groupby(["participant", "question"])
-    alike = seen.groupby(["participant", "question", "value"]).size().groupby(["participant", "question"]).max()
+    each = numbers.groupby(["participant", "question"])
+    alike = numbers.groupby(["participant", "question", "value"]).size().groupby(["participant", "question"]).max()
     share = (alike / each.size()).groupby("participant").min()
     enough = each.size().groupby("participant").min() >= STRAIGHT_FROM
     for person, top in share[enough & (share >= STRAIGHT_SHARE)].items():

@@ -39,15 +39,15 @@ class Ground(Protocol):
         """Writes the questions by name; the same again changes nothing."""
 
     def put_batch(self, study_id: int, name: str, trials: pd.DataFrame, *, simulated: bool) -> int:
-        """Writes ``assignment`` (code), ``list``, ``position``, ``kind``, ``stimulus`` (id, None on attention trials) and
-        ``target``; assignments that the batch has already are left as they are. Returns the batch's id."""
+        """Writes ``assignment`` (code), ``list``, ``position``, ``kind``, ``place``, ``stimulus`` (id, None on attention
+        trials) and ``target``; assignments that the batch has already are left as they are. Returns the batch's id."""
 
     def batch_trials(self, study_id: int, name: str | None = None) -> pd.DataFrame:
         """``batch`` (name), the columns of ``put_batch`` and ``pixels_sha256``, of the newest batch or of the one named;
         empty where there is none."""
 
     def answers(self, study_id: int, name: str) -> pd.DataFrame:
-        """``list``, ``position``, ``question``, ``value``, ``response_ms``, ``pid_hash`` of a batch."""
+        """``list``, ``position``, ``question``, ``value``, ``text``, ``response_ms``, ``pid_hash`` of a batch."""
 
     def put_answers(
         self, study_id: int, name: str, answers: pd.DataFrame, *, simulated: bool, correct: bool = False
@@ -100,15 +100,15 @@ def open_batch(ground: Ground, study_id: int, study: Study, stimuli: pd.DataFram
     survey = study.survey
     assert survey is not None
     frame = [manifest_sha256(stimuli), survey.trials_per_participant, survey.attention_trials, study.seed]
+    if survey.design != "within_image":
+        frame += [survey.design, survey.compare, survey.set_size]
     name = f"batch-{hashlib.sha256(json.dumps(frame).encode()).hexdigest()[:8]}"
-    lists = design.make_lists(
-        stimuli, survey.participants, survey.trials_per_participant, survey.attention_trials, study.seed
-    )
+    lists = design.field_lists(stimuli, survey, study.seed)
     salt = ground.salt(study_id)
     codes = {
         number: batch.keyed(salt, "assignment", name, number, length=10) for number in range(survey.participants)
     }
-    ground.put_questions(study_id, (*survey.questions, attention_question()))
+    ground.put_questions(study_id, (*survey.asked, attention_question()))
     ground.put_batch(
         study_id,
         name,
@@ -132,11 +132,11 @@ def trials_of(ground: Ground, study_id: int, study: Study, name: str | None = No
 
 
 def expected(ground: Ground, study_id: int, study: Study, name: str | None = None) -> pd.DataFrame:
-    """Everything a batch asks for, with the answers that are in already (NaN, None elsewhere)."""
+    """Everything a batch asks for, with the answers that are in already (NaN, None elsewhere); ``free`` is free text."""
     assert study.survey is not None
     trials = trials_of(ground, study_id, study, name)
-    answers = ground.answers(study_id, str(trials["batch"].iloc[0]))
-    asked = batch.asked(trials, study.survey.questions)
+    answers = ground.answers(study_id, str(trials["batch"].iloc[0])).rename(columns={"text": "free"})
+    asked = batch.asked(trials, study.survey.asked)
     return asked.merge(answers, on=["list", "position", "question"], how="left", validate="one_to_one")
 
 
@@ -158,7 +158,7 @@ def export_batch(
     return batch.export(
         to,
         trials,
-        study.survey.questions,
+        study.survey.asked,
         lambda stimulus: picture(pixels[stimulus]),
         ground.salt(study_id),
         title=study.title,
@@ -192,12 +192,12 @@ def import_answers(
         answers, fate, rows_of = batch.read_answers(Reading(path, format, columns), asked, salt, correct=correct)
         fate.refuse_invalid(str(path))
         answers = answers.assign(list=answers["assignment"].map(number_of).astype("int64"))
-        asked = _with(asked, answers)
+        asked = _with(asked, answers.rename(columns={"text": "free"}))
         accepted.append(answers)
         fates.append((str(path), fate, rows_of))
     left_out = _left_out(asked)
     if not dry_run and accepted:
-        rows = pd.concat(accepted)[["list", "position", "question", "value", "response_ms", "pid_hash"]]
+        rows = pd.concat(accepted)[["list", "position", "question", "value", "text", "response_ms", "pid_hash"]]
         ground.put_answers(study_id, str(asked["batch"].iloc[0]), rows, simulated=simulated, correct=correct)
     return {path: replace(fate, excluded=sum(rows_of[pid] for pid in left_out)) for path, fate, rows_of in fates}
 
@@ -231,9 +231,9 @@ def _left_out(asked: pd.DataFrame) -> set[str]:
 
 def _with(asked: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """``asked`` with further answers written in, so that the next file is checked against them."""
-    key, filled = ["list", "position", "question"], ["value", "response_ms", "pid_hash"]
+    key, filled = ["list", "position", "question"], ["value", "free", "response_ms", "pid_hash"]
     new = asked[key].merge(answers[[*key, *filled]], on=key, how="left")
-    return asked.assign(**{column: asked[column].where(new["value"].isna(), new[column]) for column in filled})
+    return asked.assign(**{column: asked[column].where(new["pid_hash"].isna(), new[column]) for column in filled})
 
 
 def simulated_answers(trials: pd.DataFrame, readings: pd.DataFrame, study: Study, replication: int = 0) -> pd.DataFrame:
@@ -247,16 +247,7 @@ def simulated_answers(trials: pd.DataFrame, readings: pd.DataFrame, study: Study
     people = respondents.in_world(survey.respondents, study.world)
     seen = [column for column in ("image", "reading", "mark") if column in readings]
     pictures = readings.set_index("stimulus")[seen]
-    parts = []
-    for number, question in enumerate(survey.questions):
-        answers = respondents.answer(
-            trials, pictures, people, study.seed, question=question.name, replication=replication
-        )
-        image = answers["kind"] == "image"
-        value = answers["value"].where(~image, respondents.on_scale(answers["value"], question.scale))
-        name = pd.Series(question.name, index=answers.index).where(image, batch.ATTENTION)
-        parts.append(answers.assign(value=value, question=name)[image | (number == 0)])
-    rows = pd.concat(parts).dropna(subset=["value"])
+    rows = respondents.answer_all(trials, pictures, survey.questions, people, study.seed, replication)
     rows = rows.assign(
         position=rows["position"] + 1, participant=[f"simulated-{number}" for number in rows["participant"]]
     )
@@ -264,11 +255,11 @@ def simulated_answers(trials: pd.DataFrame, readings: pd.DataFrame, study: Study
 
 
 def begun(ground: Ground, study_id: int, study: Study, name: str | None = None) -> pd.DataFrame:
-    """The trials of lists that somebody answered a part of: ``list``, ``position``, ``stimulus`` (id, None on attention
+    """The trials of lists that somebody answered a part of: ``list``, ``position``, ``shown`` (ids, none on attention
     trials), ``answered`` (a question of it at least)."""
     asked = expected(ground, study_id, study, name)
     trials = asked.assign(answered=asked["value"].notna()).groupby(["list", "position"], as_index=False)
-    found = trials.agg(stimulus=("stimulus", "first"), answered=("answered", "any"))
+    found = trials.agg(shown=("shown", "first"), answered=("answered", "any"))
     return found[found.groupby("list")["answered"].transform("any")]
 
 

@@ -30,9 +30,8 @@ import numpy as np
 import pandas as pd
 
 from contrafact.errors import UserError
-from contrafact.study.schema import ModelRespondent, Question, Study
+from contrafact.study.schema import NUMBERS, ModelRespondent, Question, Study
 
-SCALES = {"vas": (0.0, 100.0), "likert7": (1.0, 7.0)}
 ORDERS = ("as_is", "reversed")
 WORDS_OUT = {"direct": 8, "similarity": 80}  # tokens that an answer may take
 TRIES = 5
@@ -79,7 +78,7 @@ def prompt(study: Study, question: Question, rating: str, order: str) -> tuple[s
     randomised.append("Nothing else about the person, the thing or the situation differs between versions.")
     randomised.append("Judge the one picture that you see, as an ordinary person would at first sight.")
     low, high = (question.low, question.high) if order == "as_is" else (question.high, question.low)
-    first, last = SCALES[question.scale]
+    first, last = NUMBERS[question.scale]
     if rating == "direct":
         kind = "a whole number" if question.scale == "likert7" else "a number"
         asked = f"{question.text}\nAnswer with {kind} from {first:g} ({low}) to {last:g} ({high}), and with nothing else."
@@ -90,7 +89,7 @@ def prompt(study: Study, question: Question, rating: str, order: str) -> tuple[s
 
 def anchors(question: Question) -> list[tuple[float, str]]:
     """The points of a scale and the sentences that stand for them: seven, evenly spaced."""
-    low, high = SCALES[question.scale]
+    low, high = NUMBERS[question.scale]
     points = np.linspace(low, high, len(_STEPS))
     return [
         (float(point), f"{question.text} {step.format(low=question.low, high=question.high)}".strip())
@@ -114,7 +113,7 @@ def similarity_rating(answer: np.ndarray, points: Sequence[float], references: n
 def direct_rating(text: str, question: Question, order: str) -> float:
     """The one number in an answer, on the scale as it is; NaN where there is none, or several, or it is off the scale."""
     numbers = {float(number) for number in _NUMBER.findall(text)}
-    low, high = SCALES[question.scale]
+    low, high = NUMBERS[question.scale]
     if len(numbers) != 1:
         return math.nan
     value = numbers.pop()

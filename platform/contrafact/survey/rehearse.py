@@ -19,6 +19,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from contrafact import seeds
+from contrafact.errors import UserError
 from contrafact.stats.power import COMPONENTS, crossed_power, t_power
 from contrafact.study.schema import Hypothesis, Respondents, Study
 from contrafact.survey import analysis, design, exclusions, respondents
@@ -112,6 +113,10 @@ def rehearse(
     Sizes share their random numbers, so that a curve is smoother than its intervals say. The same study gives the same
     points on any number of processes.
     """
+    if study.survey is not None and study.survey.design != "within_image":
+        raise UserError(
+            f"Power is rehearsed for the design within_image, not for {study.survey.design}.", hint="See survey.design."
+        )
     people = assumed(study, slope)
     ordered = sorted(study.hypotheses, key=lambda h: not h.primary)
     # The correction for many tests collects garbage at each call; what was imported need not be looked at again.

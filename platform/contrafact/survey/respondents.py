@@ -11,13 +11,16 @@ picture a person may leave for good, with the odds ``dropout / (1 - dropout) * e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from contrafact import seeds
-from contrafact.study.schema import Respondents, World
+from contrafact.study.schema import NUMBERS, Question, Respondents, World
+from contrafact.survey.batch import ATTENTION
 from contrafact.survey.exclusions import ATTENTION_TOLERANCE, attention_limit
 
 CENTRE = 50.0  # the answer to a picture with reading 0, rating points
@@ -25,6 +28,7 @@ STYLES = ("random", "straight", "fast")  # of people who do not look, in equal s
 SLEEPER_FAILS = 0.9  # chance that one who does not look fails an attention trial
 TYPICAL_MS = 2400.0  # median time of an answer
 FAST_MS = 170.0
+WORDS = ("untidy", "plain", "ordinary", "neat", "well kept")  # free text, from the lowest answers to the highest
 
 Floats = NDArray[np.float64]
 
@@ -114,6 +118,99 @@ def on_scale(value: ArrayLike, scale: str) -> Floats:
     """Answers of 0 to 100 on the scale of a question: as they are, or the nearest of seven steps."""
     value = np.asarray(value, dtype=float)
     return np.round(1 + value * 6 / 100) if scale == "likert7" else value
+
+
+def compare(
+    trials: pd.DataFrame,
+    pictures: pd.DataFrame,
+    respondents: Respondents,
+    seed: int,
+    *,
+    question: str = "question",
+    replication: int = 0,
+) -> pd.DataFrame:
+    """Which of several pictures simulated people name: ``best`` and ``worst``, places from 1, one row a trial.
+
+    ``trials`` has a row for each picture: ``list``, ``position``, ``place`` (from 0) and ``stimulus``; ``pictures`` as
+    for ``answer``. A picture is worth what an attentive person would have answered to it alone, unclipped, each time
+    with noise of its own; the one worth most is the best (Thurstone 1927). Who lapses or does not look names any
+    places, or always the same.
+    """
+    if extra := set(pictures.columns) - {"image", "reading", "mark"}:
+        raise ValueError(f"respondents see pixels only; they must not be told {sorted(extra)}")
+    r = respondents
+    shown = trials.sort_values(["list", "position", "place"], kind="stable", ignore_index=True)
+    about = pictures.reindex(shown["stimulus"])
+    reading = about["reading"].to_numpy(float)
+    if not np.isfinite(reading).all():
+        raise ValueError("a picture that is shown has no reading")
+    mark = about["mark"].to_numpy(float) if "mark" in about else np.zeros(len(about))
+    keys = sorted(pictures["image"].unique(), key=str)
+    tilts = {
+        key: seeds.generator(seed, "respondents", replication, question, "image", key).standard_normal(2) for key in keys
+    }
+    image = np.array([tilts[key] for key in about["image"]]).reshape(-1, 2)
+    worth = (r.slope + r.image_slope_sd * image[:, 1]) * reading + r.mark_slope * mark + r.image_sd * image[:, 0]
+    found = []
+    for number, rows in shown.groupby("list", sort=True).indices.items():
+        person = seeds.generator(seed, "respondents", replication, "participant", number)
+        style = STYLES[int(person.integers(len(STYLES)))] if person.random() < r.inattentive else None
+        own = seeds.generator(seed, "respondents", replication, question, "compare", number)
+        tilt, pace = own.standard_normal(2) * (r.participant_slope_sd, 0.25)
+        felt = worth[rows] + tilt * reading[rows] + r.noise_sd * own.standard_normal(len(rows))
+        ends = np.flatnonzero(np.diff(shown["position"].to_numpy()[rows], append=-1))
+        for start, end in zip([0, *(ends[:-1] + 1)], ends + 1, strict=True):
+            several = felt[start:end]
+            luck, order = own.random(), own.permutation(len(several))
+            best, worst = int(several.argmax()), int(several.argmin())
+            if style == "straight":
+                best, worst = 0, len(several) - 1
+            elif style is not None or luck < r.lapse:
+                best, worst = int(order[0]), int(order[-1])
+            time = (FAST_MS if style == "fast" else TYPICAL_MS) * np.exp(pace + 0.4 * own.standard_normal())
+            found.append((rows[start], best + 1, worst + 1, round(time), number))
+    at, best_, worst_, times, people = zip(*found, strict=True)
+    return shown.iloc[list(at)].drop(columns=["list", "place"]).assign(
+        best=best_, worst=worst_, response_ms=np.array(times, dtype=float), participant=people
+    )  # fmt: skip
+
+
+def answer_all(
+    trials: pd.DataFrame,
+    pictures: pd.DataFrame,
+    questions: Sequence[Question],
+    respondents: Respondents,
+    seed: int,
+    replication: int = 0,
+) -> pd.DataFrame:
+    """Everything that simulated people answer to ``trials`` (``list``, ``position``, ``kind``, ``place``, ``stimulus``,
+    ``target``; a row for each picture) until they leave: a row an answer, with ``question``, ``value`` (a number on the
+    question's scale, a place, or a text), ``response_ms`` and ``participant``. Attention trials answer ``attention``."""
+    first = trials[trials["place"] == 0]
+    parts = []
+    for number, question in enumerate(questions):
+        told = answer(first, pictures, respondents, seed, question=question.name, replication=replication)
+        told = told.dropna(subset=["value"])
+        image = told["kind"] == "image"
+        if number == 0:
+            parts.append(told[~image].assign(question=ATTENTION))
+        told = told[image]
+        if question.scale in NUMBERS:
+            parts.append(told.assign(value=on_scale(told["value"], question.scale), question=question.name))
+        elif question.scale == "text":
+            parts.append(told.assign(value=words(told["value"]), question=question.name))
+        else:
+            several = trials.merge(told[["participant", "position"]].rename(columns={"participant": "list"}))
+            named = compare(several, pictures, respondents, seed, question=question.name, replication=replication)
+            for part, column in zip(question.parts(), ("best", "worst"), strict=False):
+                parts.append(named.assign(value=named[column], question=part.name))
+    return pd.concat([part.astype({"value": object}) for part in parts])
+
+
+def words(answers: ArrayLike) -> list[str]:
+    """Free text for answers from 0 to 100: the word of the fifth that each lies in."""
+    fifth = np.clip(np.asarray(answers, dtype=float) // (100 / len(WORDS)), 0, len(WORDS) - 1)
+    return [WORDS[int(each)] for each in fifth]
 
 
 def expected_answer(

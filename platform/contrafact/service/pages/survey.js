@@ -7,6 +7,7 @@ const AHEAD = 12;           // pictures loaded before they are needed
 const query = Object.fromEntries(new URLSearchParams(location.search));
 let about, link, state, tries = 0, sending = null, blocked = "";
 const pictures = new Map();
+const verdicts = new Map();   // of guesses, by position
 
 // What is kept here: answers on their way. Each has a place of its own, so two tabs cannot overwrite each other.
 const box = () => `contrafact/${about.study}/${state.token.split(".")[0]}/`;
@@ -161,11 +162,38 @@ function likert(question, changed) {
   };
 }
 
-function picture(address) {
+// One picture of several, by its place. Each control has its own radio buttons below the pictures, in the same columns.
+function choice(question, changed, several) {
+  let moves = 0;
+  const inputs = Array.from({ length: several }, (_, place) => element("input", { type: "radio", name: question.name, value: place + 1,
+    "aria-label": `Picture ${place + 1}`, onchange: () => { moves += 1; changed(); } }));
+  const value = () => { const chosen = inputs.find((input) => input.checked); return chosen ? Number(chosen.value) : null; };
+  return {
+    node: element("fieldset", {}, element("legend", {}, question.text),
+      element("div", { class: "places" }, inputs.map((input) => element("label", {}, input, input.value)))),
+    value, moves: () => moves, focus: () => inputs[0].focus({ preventScroll: true }),
+    choose: (digit) => { const input = inputs[digit - 1]; if (input) { input.checked = true; input.focus(); moves += 1; changed(); } },
+  };
+}
+
+function words(question, changed) {
+  const input = element("textarea", { id: question.name, rows: 3, maxlength: 2000, oninput: () => changed() });
+  return {
+    node: element("div", {}, element("label", { class: "question", for: question.name }, question.text), input),
+    value: () => input.value.trim() || null, moves: () => 0, focus: () => input.focus({ preventScroll: true }),
+  };
+}
+
+// Best and worst are one question with two answers, which differ.
+const parts = (question) => question.scale !== "best_worst" ? [question]
+  : [["best", question.high], ["worst", question.low]].map(([scale, end]) => ({ ...question, name: `${question.name}_${scale}`, text: `${question.text} (${end})`, scale }));
+const CONTROLS = { vas, likert7: likert, text: words, choice, best: choice, worst: choice };
+
+function picture(address, name) {
   if (!pictures.has(address)) {
     pictures.set(address, (async () => {
       for (let wait = 400; ; wait = Math.min(wait * 1.7, 8000)) {
-        const image = element("img", { class: "picture", alt: "The picture to judge", src: address, draggable: "false" });
+        const image = element("img", { class: "picture", alt: name, src: address, draggable: "false" });
         try { await image.decode(); return image; } catch { await sleep(wait); image.removeAttribute("src"); }
         note("A picture is still on its way. This page goes on as soon as the connection is back.");
       }
@@ -179,24 +207,30 @@ async function trial() {
   progress();
   if (open.length === 0) return finish();
   const [now] = open;
-  open.slice(0, AHEAD).forEach((one) => one.picture && picture(one.picture));
-  const image = now.picture ? await picture(now.picture) : null;
+  const shown = (one) => one.pictures.map((address, place) => picture(address, one.pictures.length > 1 ? `Picture ${place + 1}` : "The picture to judge"));
+  open.slice(0, AHEAD).forEach(shown);
+  const images = (await Promise.all(shown(now))).map((image) => image.cloneNode());
   if (navigator.onLine && !blocked) note("");
   const submit = element("button", { "aria-disabled": "true" }, "Next");
-  const controls = (now.questions ?? state.questions).map((question) => ({ question,
-    ...(question.scale === "vas" ? vas : likert)(question, () => submit.setAttribute("aria-disabled", String(!complete()))) }));
-  const complete = () => controls.every((control) => control.value() !== null);
+  const controls = (now.questions ?? state.questions).flatMap(parts).map((question) => ({ question,
+    ...CONTROLS[question.scale](question, () => submit.setAttribute("aria-disabled", String(!complete())), images.length) }));
+  const complete = () => missing() === "";
+  const missing = () => {
+    if (controls.some((control) => control.value() === null)) return "Please answer first.";
+    const twice = controls.some((one, next) => one.question.scale === "worst" && one.value() === controls[next - 1].value());
+    return twice ? "Please name two different pictures." : "";
+  };
   const problem = element("p", { class: "problem", role: "alert" });
   const form = element("form", { novalidate: true }, controls.map((control) => control.node), problem, actions(submit));
   let shownAt = 0, given = false;
   form.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && event.target !== submit) { event.preventDefault(); form.requestSubmit(); }
+    if (event.key === "Enter" && event.target !== submit && event.target.tagName !== "TEXTAREA") { event.preventDefault(); form.requestSubmit(); }
     if (controls.length === 1 && controls[0].choose && /^[1-7]$/.test(event.key)) controls[0].choose(Number(event.key));
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (given) return;
-    if (!complete()) { problem.textContent = "Please answer first."; controls.find((control) => control.value() === null).focus(); return; }
+    if (!complete()) { problem.textContent = missing(); (controls.find((control) => control.value() === null) ?? controls[0]).focus(); return; }
     given = true;
     if (!answered().has(now.position)) {   // another tab may have been quicker
       keep({ key: crypto.randomUUID?.() ?? String(Math.random()).slice(2).padEnd(17, "0") + Date.now(), position: now.position,
@@ -204,13 +238,25 @@ async function trial() {
         moves: Object.fromEntries(controls.map((control) => [control.question.name, control.moves()])),
         response_ms: Math.round(performance.now() - shownAt), answered_at: new Date().toISOString() });
     }
+    if (state.feedback && now.pictures.length) return told(now);
     send();
     trial();
   });
   const number = state.trials.indexOf(now) + 1;
-  show(now.picture ? `Picture ${number} of ${state.trials.length}` : `Question ${number} of ${state.trials.length}`, image ? [image, form] : [form]);
+  const pictures = images.length > 1 ? [element("div", { class: "several" }, images.map((image, place) =>
+    element("figure", {}, image, element("figcaption", { "aria-hidden": "true" }, String(place + 1)))))] : images;
+  show(now.pictures.length === 1 ? `Picture ${number} of ${state.trials.length}` : `Question ${number} of ${state.trials.length}`, [...pictures, form]);
   controls[0].focus();
   requestAnimationFrame(() => { shownAt = performance.now(); });
+}
+
+// A guess is told right or wrong only once it is stored, so that nobody can ask first and answer then.
+async function told(now) {
+  while (unsent().some((answer) => answer.position === now.position)) { await send(); await sleep(20); }
+  const right = verdicts.get(now.position);
+  if (right === undefined) return trial();
+  show(right ? "Right" : "Not right", paragraphs(right ? "Your guess was right." : "It was the other picture."), actions(button("Go on", trial)));
+  $("main").querySelector("button").focus();
 }
 
 // One sender at a time in this tab; other tabs may send the same, which the keys make harmless.
@@ -227,6 +273,7 @@ async function deliver() {
     if (reply.status === 200 || reply.status === 409) {
       settle(answer);
       state.answered.push(answer.position);
+      if (typeof reply.facts.right === "boolean") verdicts.set(answer.position, reply.facts.right);
       if (reply.status === 409) await refresh();
       wait = 400;
       if (blocked) { blocked = ""; note("All your answers are saved."); }

@@ -170,7 +170,7 @@ def write(folder: Path, batch: Outgoing) -> list[str]:
             {
                 "assignment": code,
                 "position": trial[0]["position"],
-                "file": f"images/{trial[0]['file']}" if trial[0]["file"] else "",
+                "files": [f"images/{name}" for name in trial[0]["files"]],
                 "questions": [{name: row[name] for name in ("question", "text", "low", "high", "scale")} for row in trial],
             }
             for trial in trials

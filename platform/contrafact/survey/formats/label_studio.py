@@ -146,12 +146,16 @@ def write(folder: Path, batch: Outgoing) -> list[str]:
             if not trial[0]["file"]:
                 attention += 1
                 continue
-            texts = {f"text_{row['question']}": f"{row['text']} ({_ends(row)})" for row in trial}
+            texts = {f"text_{row['question']}": f"{row['text']}{_ends(row)}" for row in trial}
             about = {"assignment": code, "position": trial[0]["position"], "stimulus": trial[0]["file"]}
             tasks.append({"data": {"image": batch.pictures + "images/" + trial[0]["file"], **about, **texts}})
     write_json(folder / "tasks.json", tasks)
     controls = []
     for question in batch.questions:
+        if question.scale == "text":
+            controls.append(f'  <Header value="$text_{question.name}"/>')
+            controls.append(f'  <TextArea name="{question.name}" toName="image" maxSubmissions="1" required="true"/>')
+            continue
         control = "Rating" if question.scale == "likert7" else "Number"
         limits = 'maxRating="7"' if question.scale == "likert7" else 'min="0" max="100" step="0.1"'
         controls.append(f'  <Header value="$text_{question.name}"/>')
@@ -168,5 +172,7 @@ def write(folder: Path, batch: Outgoing) -> list[str]:
 
 
 def _ends(row: Mapping[str, Any]) -> str:
+    if row["scale"] == "text":
+        return ""
     first, last = (1, 7) if row["scale"] == "likert7" else (0, 100)
-    return f"{first} = {row['low']}, {last} = {row['high']}"
+    return f" ({first} = {row['low']}, {last} = {row['high']})"

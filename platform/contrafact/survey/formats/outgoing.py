@@ -17,8 +17,8 @@ from contrafact.survey.formats.guard import guarded
 
 @dataclass(frozen=True)
 class Outgoing:
-    """``rows``, in order: assignment, position (from 1), kind, question, text, low, high, scale, file (a name under
-    ``images``, empty on attention trials), target. ``pictures`` is the address that ends in a slash under which the
+    """``rows``, in order: assignment, position (from 1), kind, question, text, low, high, scale, files (names under
+    ``images`` from left to right, none on attention trials), file (the first of them, or empty), target. ``pictures`` is the address that ends in a slash under which the
     folder of pictures will be found, or empty where the format carries it."""
 
     title: str

@@ -209,6 +209,8 @@ def _question(name: str, text: str, about: Mapping[str, Any]) -> list[str]:
     if about["scale"] == "likert7":
         choices = [line for n in range(1, 8) for line in (f"[[Choice:{n}]]", str(n))]
         return ["[[Question:MC:SingleAnswer:Horizontal]]", f"[[ID:{name}]]", f"{text}<br>1 = {low}, 7 = {high}", "[[AdvancedChoices]]", *choices, ""]
+    if about["scale"] == "text":
+        return ["[[Question:TE:Essay]]", f"[[ID:{name}]]", text, ""]
     return ["[[Question:TE:SingleLine]]", f"[[ID:{name}]]", f"{text}<br>A number from 0 ({low}) to 100 ({high}).", ""]
 
 

@@ -103,6 +103,8 @@ def write(folder: Path, batch: Outgoing) -> list[str]:
                 if row["scale"] == "likert7":
                     ends = {"minRateDescription": texts["low"], "maxRateDescription": texts["high"]}
                     elements.append({"type": "rating", "rateMin": 1, "rateMax": 7, **ends, **element})
+                elif row["scale"] == "text":
+                    elements.append({"type": "comment", "maxLength": 2000, **element})
                 else:
                     ends = {"description": f"0: {texts['low']}; 100: {texts['high']}"}
                     elements.append({"type": "slider", "min": 0, "max": 100, "step": 0.1, "allowClear": True, **ends, **element})

@@ -20,28 +20,33 @@ class Trial {
     const next = make("button", { type: "button", textContent: "Continue", disabled: true });
     const answered = (question, value) => {
       answers[question] = value;
-      next.disabled = trial.questions.some((q) => !(q.question in answers));
+      const given = trial.questions.map((q) => answers[q.question] ?? "");
+      const twice = trial.questions.some((q, n) => q.scale === "worst" && given[n] === given[n - 1]);
+      next.disabled = given.includes("") || twice;
     };
-    const controls = trial.questions.map((q, number) => this.control(q, number, answered));
+    const controls = trial.questions.map((q, number) => this.control(q, number, trial.files.length, answered));
     next.addEventListener("click", () => {
       next.disabled = true;
       display.replaceChildren();
       this.jsPsych.finishTrial({
         assignment: trial.assignment,
         position: trial.position,
-        stimulus: trial.file,
+        stimulus: trial.files.join(" "),
         response: answers,
         rt: Math.round(performance.now() - shown),
       });
     });
-    const picture = trial.file ? [make("img", { src: trial.file, alt: "The picture to rate" })] : [];
-    display.replaceChildren(make("main", {}, ...picture, ...controls, next));
-    display.querySelector("input").focus();
+    const name = (place) => (trial.files.length > 1 ? `Picture ${place + 1}` : "The picture to rate");
+    const pictures = trial.files.map((src, place) => make("img", { src, alt: name(place) }));
+    display.replaceChildren(make("main", {}, make("div", { className: "pictures" }, ...pictures), ...controls, next));
+    display.querySelector("input, textarea").focus();
   }
 
-  control(q, number, answered) {
+  control(q, number, pictures, answered) {
     const ends = make("div", { className: "ends" }, make("span", { textContent: q.low }), make("span", { textContent: q.high }));
-    const body = q.scale === "likert7" ? this.seven(q, number, answered) : this.line(q, answered);
+    if (q.scale === "text") return make("fieldset", {}, make("legend", { textContent: q.text }), this.words(q, answered));
+    if (q.scale !== "vas" && q.scale !== "likert7") return make("fieldset", {}, make("legend", { textContent: q.text }), this.points(q, number, pictures, answered));
+    const body = q.scale === "likert7" ? this.points(q, number, 7, answered) : this.line(q, answered);
     return make("fieldset", {}, make("legend", { textContent: q.text }), body, ends);
   }
 
@@ -58,8 +63,16 @@ class Trial {
     return line;
   }
 
-  seven(q, number, answered) {
-    const points = [1, 2, 3, 4, 5, 6, 7].map((value) => {
+  words(q, answered) {
+    const text = make("textarea", { rows: 3, maxLength: 2000 });
+    text.setAttribute("aria-label", q.text);
+    text.addEventListener("input", () => answered(q.question, text.value.trim()));
+    return text;
+  }
+
+  // The seven points of a scale, or the places of the pictures.
+  points(q, number, last, answered) {
+    const points = Array.from({ length: last }, (_, n) => n + 1).map((value) => {
       const button = make("input", { type: "radio", name: `q${number}`, value });
       button.addEventListener("change", () => answered(q.question, value));
       return make("label", {}, button, String(value));
@@ -85,7 +98,7 @@ const start = async () => {
   }
   const trials = await list.json();
   document.title = trials.title;
-  const pictures = trials.trials.filter((trial) => trial.file).map((trial) => trial.file);
+  const pictures = [...new Set(trials.trials.flatMap((trial) => trial.files))];
   const jsPsych = initJsPsych({
     on_finish: () => {
       jsPsych.data.get().localSave("json", `${assignment}.json`);
