@@ -3,12 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML as YAML_READER
 
 from contrafact import study
 from contrafact.errors import Mistakes, UserError
 from contrafact.stats.pairs import bradley_terry
 from contrafact.store import open_store
 from contrafact.store.records import ImageRecord, StimulusRecord
+from contrafact.study import advice
+from contrafact.study.schema import Study
 from contrafact.survey import batch, design, fielding
 
 ARMS = [("null", 0.0)] + [(arm, d) for arm in ("treated", "sham") for d in (-1.0, 1.0)]
@@ -131,8 +134,13 @@ def test_sides_and_places_are_balanced(loaded):
     pd.testing.assert_frame_equal(lists[lists["list"] < 12], fewer, check_dtype=False)
     shown = lists[lists["kind"] == "image"].merge(table, left_on="stimulus", right_on="key")
     sides = shown.groupby(["stimulus", "place"]).size().unstack(fill_value=0)
-    assert (sides.max(axis=1) - sides.min(axis=1)).max() <= 3, "every picture stands equally often at each place"
-    if survey.design != "best_worst":
+    if survey.design == "best_worst":
+        assert (sides.max(axis=1) - sides.min(axis=1)).max() <= 1, "every picture stands equally often at each place"
+    else:
+        shown_as = shown.sort_values(["list", "position", "place"]).groupby(["list", "position"])["stimulus"].agg(tuple)
+        ways = shown_as.map(lambda pair: (min(pair), 1 if pair[0] < pair[1] else -1, max(pair)))
+        turned = pd.DataFrame(ways.tolist()).groupby([0, 2])[1].sum()
+        assert turned.abs().max() <= 2, "every pair stands each way round equally often"
         kinds = shown.sort_values(["list", "position", "place"]).groupby(["list", "position"])["arm"].agg(tuple)
         for pair in {tuple(sorted(kind)) for kind in kinds if kind[0] != kind[1]}:
             own = kinds[kinds.map(lambda kind, pair=pair: tuple(sorted(kind)) == pair)]
@@ -170,3 +178,20 @@ def test_words_that_do_not_fit_the_design_are_told(tmp_path, given, found):
     with pytest.raises(Mistakes) as told:
         study.load(path)
     assert found in str(told.value)
+
+
+def test_pay_and_length_are_told_before_money_is_spent():
+    yaml = YAML_READER(typ="safe")
+    text = (
+        "study: x\ntitle: A title\nimages: {{manifest: m.csv, folder: ., covariates: {{}}}}\ndirections: {{outcome: {{}}}}\n"
+        "survey: {{trials_per_participant: {trials}, questions: [{{name: a, text: How?}}], pay: {pay}}}\n"
+    )
+
+    def told(trials, pay):
+        return advice.warnings(Study.model_validate(yaml.load(text.format(trials=trials, pay=pay))))
+
+    assert told(40, "{hourly: 9, minutes: 8}") == []
+    assert "asks for at least 6" in told(40, "{hourly: 5, minutes: 8}")[0]
+    [short] = told(100, "{hourly: 9, minutes: 8}")
+    assert "11 minutes, and pay.minutes says 8: 6.41 GBP an hour" in short
+    assert "beyond 30 attention fades" in told(400, "{hourly: 9, minutes: 45}")[0]

@@ -11,6 +11,7 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from contrafact.service.app import HEADERS, build
+from contrafact.service.field import Field
 from contrafact.store import models as m
 from contrafact.store.visits import Visits
 
@@ -210,3 +211,17 @@ def test_tokens_rates_pictures_and_headers(client: TestClient) -> None:
     assert "<script>" not in page.text and "style=" not in page.text
     codes = [client.get("/api/state", headers=person.headers).status_code for _ in range(60)]
     assert codes[0] == 200 and codes[-1] == 429
+
+
+def test_the_field_ends_when_enough_have_finished_and_nobody_is_still_at_it(fielded: Any, client: TestClient) -> None:
+    class Server:
+        should_exit = False
+
+    field = Field(fielded.store, fielded.study_id, fielded.batch, 2)
+    people = [Person(client, f"p{k}") for k in range(3)]
+    assert people[0].everything().json()["done"] and not field.over()
+    assert people[1].everything().json()["done"] and not field.over(), "the third holds a list"
+    assert people[2].everything().json()["done"] and field.over()
+    server = Server()
+    field.watch(server, every=0.01, grace=0.02)
+    assert server.should_exit and field.ended and field.done() == 3

@@ -33,10 +33,9 @@ def review(
                 hint="Withdraw the set: that is written into the chain of the registration.",
             )
         _require_same(store, study.id, set_key, pixels)
-        for stimulus_id in pixels:  # each picture has its row, so that a verdict ends where its pixels do
-            store.add_review(stimulus_id, verdict, reason, reviewer)
         detail = {"set": set_key, "reason": reason.strip(), "stimuli": len(pixels)}
-        store.add_audit(study.id, reviewer.strip(), f"review: {verdict}", detail)
+        # Each picture has its row, so that a verdict ends where its pixels do.
+        store.add_reviews(pixels, verdict, reason, reviewer, detail)
 
 
 def withdraw(

@@ -17,20 +17,22 @@ def register(app: typer.Typer) -> None:
     def check(file: StudyFile, as_json: Json = False) -> None:
         """All mistakes of a study file at once, each with its line and what is allowed."""
         from contrafact import settings
-        from contrafact.study import load
+        from contrafact.study import advice, load
 
         loaded = load(file, data=settings.read().data)
         then = f"contrafact run {file} --dry-run"
+        warnings = advice.warnings(loaded.study)
         answer(
             {
                 "file": str(file),
                 "study": loaded.study.study,
                 "sha256": loaded.sha256,
                 "mistakes": [],
+                "warnings": warnings,
                 "next": then,
             },
             as_json=as_json,
-            text=f"{file} is sound: {_described(loaded.study)}.",
+            text="\n".join([f"{file} is sound: {_described(loaded.study)}.", *(f"  mind: {one}" for one in warnings)]),
             then=then,
         )
 

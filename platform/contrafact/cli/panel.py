@@ -47,10 +47,11 @@ def register(app: typer.Typer) -> None:
         import json
 
         from contrafact.panels import fielded, prolific
+        from contrafact.study import advice
 
         with _opened(file) as (loaded, store, study_id, settings):
             request = fielded.draft_request(store, study_id, loaded.study)
-            told = prolific.warnings(loaded.study)
+            told = advice.warnings(loaded.study)
             if dry_run:
                 requests = [request.facts(settings.prolific_url or prolific.ADDRESS)]
                 then = f"contrafact panel draft {file}"

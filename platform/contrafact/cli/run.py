@@ -78,6 +78,7 @@ def next_step(file: Path, result: RunResult) -> str:
 def _forecast(loaded: LoadedStudy, place: Settings, as_json: bool) -> None:
     from contrafact import study
     from contrafact.run.state import stages_of
+    from contrafact.study import advice
 
     likely = {each.stage: each for each in study.expected(loaded)}
     stages: list[dict[str, Any]] = []
@@ -100,13 +101,17 @@ def _forecast(loaded: LoadedStudy, place: Settings, as_json: bool) -> None:
         (each["stage"], "cached" if each["cached"] else "to do", *_amounts(each, currency)) for each in stages
     ]
     then = f"contrafact run {loaded.path}"
+    warnings = advice.warnings(loaded.study)
     answer(
-        {"study": loaded.study.study, "stages": stages, **total, "currency": currency, "next": then},
+        {
+            "study": loaded.study.study, "stages": stages, **total, "currency": currency, "warnings": warnings, "next": then,
+        },
         as_json=as_json,
         text=table(("stage", "state", "time", "disk", "pay"), [*rows, ("total", "", *_amounts(total, currency))])
-        + "\nTime is for 2 cores and good to a factor of two; hours in which people answer are not in it.",
+        + "\nTime is for 2 cores and good to a factor of two; hours in which people answer are not in it."
+        + "".join(f"\n  mind: {one}" for one in warnings),
         then=then,
-    )
+    )  # fmt: skip
 
 
 def _amounts(stage: dict[str, Any], currency: str) -> tuple[str, str, str]:

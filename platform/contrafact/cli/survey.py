@@ -103,14 +103,16 @@ def register(app: typer.Typer) -> None:
         workspace: Workspace = None,
         as_json: Json = False,
     ) -> None:
-        """Serves the study's pages to people; their answers go into the store."""
+        """Serves the study's pages to people until as many have finished as the study asks for."""
         import socket
         import sys
+        import threading
 
         import uvicorn
 
         from contrafact.errors import UserError
         from contrafact.service.app import build
+        from contrafact.service.field import Field
         from contrafact.store.files import Files
         from contrafact.survey import fielding
 
@@ -139,7 +141,17 @@ def register(app: typer.Typer) -> None:
                 sys.stdout.flush()
                 # No access log: links carry the ids of people.
                 settings_of_server = uvicorn.Config(app, access_log=False, log_level="warning", server_header=False)
-                uvicorn.Server(settings_of_server).run(sockets=[listening])
+                server = uvicorn.Server(settings_of_server)
+                field = Field(store, study_id, batch, study.survey.participants)
+                threading.Thread(target=field.watch, args=(server,), daemon=True).start()
+                server.run(sockets=[listening])
+            if field.ended:
+                answer(
+                    {"batch": batch, "participants": field.done(), "ended": True, "next": then},
+                    as_json=as_json,
+                    text=f"The field is closed: {field.done()} participants have finished, as many as the study asks for.",
+                    then=then,
+                )
 
     @verbs.command()
     def simulate(

@@ -21,7 +21,6 @@ ADDRESS = "https://api.prolific.com"
 TRIES = 5
 LONGEST_WAIT = 60.0  # seconds before another try
 PAGE = 100
-MINIMUM_HOURLY = {"GBP": 6.0, "USD": 8.0}
 CODES = {
     "COMPLETED": [{"action": "MANUALLY_REVIEW"}],
     "NO_CONSENT": [{"action": "REQUEST_RETURN", "return_reason": "No consent was given."}],
@@ -188,19 +187,6 @@ def reward(study: Study) -> int:
     """What one participant gets, in minor units."""
     assert study.survey is not None
     return round(study.survey.pay.hourly * study.survey.pay.minutes / 60 * 100)
-
-
-def warnings(study: Study) -> list[str]:
-    """What Prolific would object to."""
-    assert study.survey is not None
-    pay = study.survey.pay
-    told = []
-    least = MINIMUM_HOURLY.get(pay.currency)
-    if least is not None and pay.hourly < least:
-        told.append(f"Pay is {pay.hourly:g} {pay.currency} an hour; Prolific asks for at least {least:g}.")
-    if pay.minutes < 5 and study.survey.attention_trials > 1:
-        told.append("In a study of less than 5 minutes one failed attention trial is enough to reject; decide so beforehand.")
-    return told
 
 
 def status_of(submission: Mapping[str, Any]) -> str:

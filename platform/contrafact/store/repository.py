@@ -430,7 +430,14 @@ class Store:
     # Review
 
     def add_review(self, stimulus_id: int, verdict: str, reason: str, reviewer: str) -> ReviewRecord:
-        """Appends a person's verdict, ``keep`` or ``reject``, on the pixels that the stimulus has now.
+        """Appends a person's verdict on one stimulus, as ``add_reviews``."""
+        return self.add_reviews([stimulus_id], verdict, reason, reviewer)[0]
+
+    def add_reviews(
+        self, stimuli: Iterable[int], verdict: str, reason: str, reviewer: str, audit: Mapping[str, Any] | None = None
+    ) -> list[ReviewRecord]:
+        """Appends a person's verdict, ``keep`` or ``reject``, on the pixels that each of these stimuli has now, with
+        ``audit`` as the detail of one row of the audit: all of it or nothing.
 
         There is no way to change it but to give another. Raises UserError for another word, a nameless reviewer,
         or a rejection without a reason.
@@ -441,17 +448,28 @@ class Store:
             raise UserError("A verdict needs the reviewer's name.")
         if verdict == "reject" and not reason.strip():
             raise UserError("A rejection needs a reason.")
+        wanted = list(stimuli)
         with self._write() as session:
-            stimulus = session.get(m.Stimulus, stimulus_id)
-            if stimulus is None:
-                raise UserError(f"There is no stimulus {stimulus_id}.")
-            row = m.Review(
-                stimulus_id=stimulus_id, pixels_sha256=stimulus.pixels_sha256, verdict=verdict,
-                reason=reason.strip(), reviewer=reviewer.strip(), at=m.now(),
-            )  # fmt: skip
-            session.add(row)
+            known = {row.id: row for row in session.scalars(select(m.Stimulus).where(m.Stimulus.id.in_(wanted)))}
+            if missing := [one for one in wanted if one not in known]:
+                raise UserError(f"There is no stimulus {missing[0]}.")
+            rows = [
+                m.Review(
+                    stimulus_id=one, pixels_sha256=known[one].pixels_sha256, verdict=verdict,
+                    reason=reason.strip(), reviewer=reviewer.strip(), at=m.now(),
+                )
+                for one in wanted
+            ]  # fmt: skip
+            session.add_all(rows)
+            if audit is not None:
+                study_id = known[wanted[0]].study_id
+                session.add(
+                    m.Audit(
+                        study_id=study_id, actor=reviewer.strip(), action=f"review: {verdict}", detail=dict(audit), at=m.now()
+                    )
+                )
             session.flush()
-            return _record(ReviewRecord, row)
+            return _records(ReviewRecord, rows)
 
     def reviews(self, study_id: int) -> list[ReviewRecord]:
         """Each reviewer's last word on each stimulus of the study, as far as it still has the pixels they saw."""
