@@ -193,5 +193,5 @@ def test_pay_and_length_are_told_before_money_is_spent():
     assert told(40, "{hourly: 9, minutes: 8}") == []
     assert "asks for at least 6" in told(40, "{hourly: 5, minutes: 8}")[0]
     [short] = told(100, "{hourly: 9, minutes: 8}")
-    assert "11 minutes, and pay.minutes says 8: 6.41 GBP an hour" in short
+    assert "11 minutes, and pay.minutes says 8: 6.43 GBP an hour" in short
     assert "beyond 30 attention fades" in told(400, "{hourly: 9, minutes: 45}")[0]

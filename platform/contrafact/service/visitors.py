@@ -37,7 +37,7 @@ AT_ONCE = 64  # simulated people of one study
 PATIENCE = 600.0  # seconds that somebody tries again until the server answers
 SHARE = 0.3  # of trials at which a mishap other than the double click happens
 
-Given = tuple[dict[str, float], float]
+Given = tuple[dict[str, float | str], float]
 """Values by question, and the response time in milliseconds."""
 Respond = Callable[[Sequence[Mapping[str, Any]]], dict[int, Given]]
 """Trials as the page gets them; answers by position. A position without one is where the person leaves."""
@@ -180,7 +180,7 @@ def people(
             answers = respondents.answer_all(shown, pictures, survey.questions, who, study.seed, replication)
             for row in answers.to_dict("records"):
                 values = given.setdefault(int(row["position"]), ({}, float(row["response_ms"])))[0]
-                values[row["question"]] = row["value"] if isinstance(row["value"], str) else float(row["value"])
+                values[str(row["question"])] = row["value"] if isinstance(row["value"], str) else float(row["value"])
             return given
 
         return respond

@@ -130,13 +130,14 @@ def _blocks(own: pd.DataFrame, size: int) -> list[tuple[object, ...]]:
             hint=f"Set it to {max(n, 3)} or fewer.",
         )
     offsets = [0]
-    met: Counter[int] = Counter()
-    while len(offsets) < size:  # the next offset is the one whose distances have occurred least
-        rest = [step for step in range(1, n) if step not in offsets]
-        cost = {step: sum(met[min(d, n - d)] for o in offsets for d in [(step - o) % n]) for step in rest}
-        step = min(rest, key=lambda one: (cost[one], one))
-        met.update(min((step - o) % n, (o - step) % n) for o in offsets)
-        offsets.append(step)
+
+    def unevenness(one: int) -> tuple[int, int]:
+        """How unevenly the distances between offsets, and so the meetings of two variants, would occur with this one."""
+        met = Counter(min((b - a) % n, (a - b) % n) for a, b in combinations([*offsets, one], 2))
+        return sum(times * times for times in met.values()), one
+
+    while len(offsets) < size:
+        offsets.append(min((step for step in range(1, n) if step not in offsets), key=unevenness))
     return [tuple(keys[(start + o) % n] for o in offsets) for start in range(n)]
 
 
