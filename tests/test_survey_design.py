@@ -116,7 +116,7 @@ def test_many_people_are_quick():
 
 
 def test_too_few_stimuli_are_told():
-    with pytest.raises(UserError, match="trials_per_participant is 60, but only 26 stimuli"):
+    with pytest.raises(UserError, match="trials_per_participant is 60, but there are only 26 different trials"):
         design.make_lists(stimuli_of(2), 5, 60, 0, seed=1)
     with pytest.raises(UserError, match="no stimulus"):
         design.make_lists(stimuli_of(2).iloc[:0], 5, 2, 0, seed=1)
