@@ -213,10 +213,10 @@ def test_the_forecast_of_a_rendered_study(tmp_path: Path) -> None:
     path.write_text(WORLD)
     forecast = {one.stage: one for one in study.expected(study.load(path))}
     assert list(forecast) == list(STAGES)
-    assert forecast["finetune"].seconds == pytest.approx(110_000 / 400)
+    assert forecast["finetune"].seconds == pytest.approx(110_000 / 160, abs=0.1)
     assert sum(one.money for one in forecast.values()) == 0
     path.write_text(WORLD.replace("images: {cov", "images: {size: 64, cov"))
-    assert study.expected(study.load(path))[2].seconds == pytest.approx(4 * 110_000 / 400)
+    assert study.expected(study.load(path))[2].seconds == pytest.approx(4 * 110_000 / 160)
 
 
 def test_people_are_paid_and_the_panel_takes_its_fee(photos: Path) -> None:
