@@ -1,4 +1,4 @@
-"""report: one self-contained HTML file, also where the study stopped early and has to say why."""
+"""report: one self-contained HTML file and the same as PDF, also where the study stopped early and has to say why."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Any
 import contrafact
 from contrafact.readings.results import gather
 from contrafact.report import render
+from contrafact.report.pdf import report_pdf
 
 if TYPE_CHECKING:
     from contrafact.run.context import Context
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Facts: ``report``, the path of the file, and ``sha256`` of its bytes."""
-    html = render(
-        gather(
-            context.store, context.files, context.study, context.study_id, context.upstream, _made(context)
-        )
-    )
+    """Facts: ``report``, the path of the file, ``sha256`` of its bytes, and ``pdf``, the path of the PDF."""
+    found = gather(context.store, context.files, context.study, context.study_id, context.upstream, _made(context))
+    html = render(found)
     reports = context.settings.workspace / "reports"
     reports.mkdir(parents=True, exist_ok=True)
     path = reports / f"{context.study.study}.html"
-    draft = path.with_suffix(".draft")
-    draft.write_text(html, encoding="utf-8")
-    draft.replace(path)
-    context.log_artifact(path)
-    return {"report": str(path), "sha256": hashlib.sha256(html.encode()).hexdigest()}
+    paper = path.with_suffix(".pdf")
+    for target, content in ((path, html.encode()), (paper, report_pdf(found))):
+        draft = target.with_suffix(".draft")
+        draft.write_bytes(content)
+        draft.replace(target)
+        context.log_artifact(target)
+    return {"report": str(path), "pdf": str(paper), "sha256": hashlib.sha256(html.encode()).hexdigest()}
 
 
 def _made(context: Context) -> list[tuple[str, str]]:

@@ -9,11 +9,13 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from contrafact import seeds
 from contrafact.images import worlds
 from contrafact.readings.results import ReportReading, reading
-from contrafact.report import render
+from contrafact.report import pdf, render
+from contrafact.report.preregistration import preregistrations
 from contrafact.stats.dose import Test as Claim
 from contrafact.stats.dose import analyse
 from contrafact.store.files import Files
@@ -212,3 +214,36 @@ def test_a_probe_that_knows_nothing_cannot_say_that_it_was_held(whole: ReportRea
     rows = {row[1]: row for row in held.rows}
     assert rows["skin"][6] == "equivalent" and rows["skin"][2] == "0.030"
     assert set(rows["brow"][2:]) == {"not estimable"}
+
+
+def test_the_pdf_says_what_the_page_says_and_nothing_runs_over_the_edge(whole: ReportReading) -> None:
+    found = pdf._report(whole)
+    said = " ".join(text.get_text() for page in found.pages for text in page.texts)
+    for claim in whole.claims:
+        assert claim.sentence in said
+    for figure in whole.figures:
+        assert figure.caption in said
+    for statement in whole.statements:
+        assert statement.id in said
+    assert sum(len(page.axes) for page in found.pages) >= len(whole.figures) + 30, "figures and stimuli are drawn"
+    for page in found.pages:
+        page.set_dpi(400)  # where whole pixels hardly stretch the text
+        renderer = FigureCanvasAgg(page).get_renderer()
+        for text in page.texts:
+            box = text.get_window_extent(renderer).transformed(page.dpi_scale_trans.inverted())
+            assert box.x1 * 72 <= pdf.WIDTH - pdf.MARGIN + 6, text.get_text()
+            assert box.y0 * 72 >= pdf.MARGIN - 4
+    first = pdf.report_pdf(whole)
+    assert first.startswith(b"%PDF") and first == pdf.report_pdf(whole), "the same content gives the same bytes"
+
+
+def test_a_registration_as_pdf_has_its_words_without_the_marks(study: Study) -> None:
+    payload = {
+        "content": study.model_dump(mode="json"), "code": {"version": "1", "sha256": "ab" * 32}, "sha256": "cd" * 32,
+        "stimuli": "ef" * 32, "plan": [{"method": "H1: a *test* of <this> & that"}],
+    }  # fmt: skip
+    for text in preregistrations(payload, "12" * 32, "2026-01-01 00:00").values():
+        said = " ".join(one.get_text() for page in pdf._markdown(text).pages for one in page.texts)
+        assert "H1: a *test* of <this> & that" in said and "H1 (primary): More groomed faces" in said
+        assert "\\" not in said and "**" not in said and "&lt;" not in said
+        assert pdf.markdown_pdf(text).startswith(b"%PDF")

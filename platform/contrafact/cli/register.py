@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option(metavar="WHY", help="Register the changed study, and say why it changed.")
         ] = None,
         export: Annotated[
-            Path | None, typer.Option(metavar="DIR", help="Write it in the form of OSF and AsPredicted (Markdown) as well.")
+            Path | None, typer.Option(metavar="DIR", help="Write it in the form of OSF and AsPredicted (Markdown and PDF) as well.")
         ] = None,
         workspace: Workspace = None,
         as_json: Json = False,
@@ -47,12 +47,15 @@ def register(app: typer.Typer) -> None:
 
 
 def _export(link: ChainRecord, folder: Path) -> list[str]:
+    from contrafact.report.pdf import markdown_pdf
     from contrafact.report.preregistration import preregistrations
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, text in preregistrations(link.payload, link.hash, f"{link.at:%Y-%m-%d %H:%M}").items():
+    pages = preregistrations(link.payload, link.hash, f"{link.at:%Y-%m-%d %H:%M}")
+    papers = {Path(name).with_suffix(".pdf").name: markdown_pdf(text) for name, text in pages.items()}
+    for name, content in {**{name: text.encode() for name, text in pages.items()}, **papers}.items():
         draft = folder / f"{name}.draft"
-        draft.write_text(text, encoding="utf-8")
+        draft.write_bytes(content)
         written.append(str(draft.replace(folder / name)))
     return written

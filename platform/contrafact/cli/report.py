@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
         workspace: Workspace = None,
         as_json: Json = False,
     ) -> None:
-        """Says where the finished report of a study is; `contrafact run` makes it."""
+        """Says where the finished report of a study is, HTML and PDF; `contrafact run` makes it."""
         from contrafact import settings, study
         from contrafact.errors import UserError
         from contrafact.run.state import stages_of
@@ -45,6 +45,6 @@ def register(app: typer.Typer) -> None:
                 raise UserError(f"{file} stopped before its analysis, so there are no tables.")
             written = write_tables(facts, Files(place.files_url), tables)
         answer(
-            {"report": path, "tables": written, "next": "contrafact dashboard"}, as_json=as_json,
-            text="\n".join([str(path), *(str(tables / name) for name in written if tables)]), then="contrafact dashboard",
+            {"report": path, "pdf": last.facts.get("pdf"), "tables": written, "next": "contrafact dashboard"}, as_json=as_json,
+            text="\n".join([str(path), *filter(None, [last.facts.get("pdf")]), *(str(tables / name) for name in written if tables)]), then="contrafact dashboard",
         )  # fmt: skip

@@ -30,9 +30,11 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with the words for those who do not see it; ``alt`` says what is seen, not what it is."""
+    """A picture with the words for those who do not see it; ``alt`` says what is seen, not what it is. ``png`` is the same
+    at 200 dots an inch."""
 
     svg: str
+    png: bytes
     alt: str
     caption: str
 
@@ -45,8 +47,9 @@ def number(value: float | None, digits: int = 2) -> str:
     return text.replace("-", "\N{MINUS SIGN}") if float(text) else f"{0:.{digits}f}"
 
 
-def dose_response(means: pd.DataFrame, question: str, direction: str) -> Figure:
-    """Mean rating by dose for each arm; ``means`` as from ``stats.dose.by_dose``."""
+def dose_response(means: pd.DataFrame, question: str, direction: str, what: str = "mean rating") -> Figure:
+    """Mean answer by dose for each arm, ``what`` says of which kind; ``means`` as from ``stats.dose.by_dose``."""
+    digits = 1 if what == "mean rating" else 2
     canvas, axes = _canvas(6.4, 4.0)
     null = means[means["arm"] == "null"]
     said = []
@@ -63,8 +66,8 @@ def dose_response(means: pd.DataFrame, question: str, direction: str) -> Figure:
         )  # fmt: skip
         first, last = rows.iloc[0], rows.iloc[-1]
         said.append(
-            f"{NAMES[arm]} goes from {number(first['mean'], 1)} at dose {number(first['dose'])} "
-            f"to {number(last['mean'], 1)} at dose {number(last['dose'])}"
+            f"{NAMES[arm]} goes from {number(first['mean'], digits)} at dose {number(first['dose'])} "
+            f"to {number(last['mean'], digits)} at dose {number(last['dose'])}"
         )
     if len(null):
         row = null.iloc[0]
@@ -73,12 +76,13 @@ def dose_response(means: pd.DataFrame, question: str, direction: str) -> Figure:
             marker="D", markersize=6, linestyle="none", capsize=3, label="dose 0, shared",
         )  # fmt: skip
     axes.set_xlabel("requested dose (SD of the outcome score)")
-    axes.set_ylabel(textwrap.fill(f"mean rating, “{question}”", 44))
+    axes.set_ylabel(textwrap.fill(f"{what}, “{question}”", 44))
     axes.legend(frameon=False)
     return Figure(
         _svg(canvas),
-        f"Line chart of mean ratings by dose: {'; '.join(said)}.",
-        f"Mean rating of “{question}” by requested dose of “{direction}”. Bars are 95% intervals clustered by "
+        _png(canvas),
+        f"Line chart of {'mean ratings' if what == 'mean rating' else what} by dose: {'; '.join(said)}.",
+        f"{what.capitalize()} of “{question}” by requested dose of “{direction}”. Bars are 95% intervals clustered by "
         "participants and images, with the levels of both taken out; dose 0 belongs to every arm.",
     )
 
@@ -112,6 +116,7 @@ def components(statements: Sequence[Statement]) -> Figure:
     canvas.supxlabel(statements[0].unit.replace("absolute ", ""), fontsize=9)
     return Figure(
         _svg(canvas),
+        _png(canvas),
         f"Dot chart with intervals: {'; '.join(said)}.",
         "Odd and even components with the interval of each statement. What a dose does shows in the odd component; what "
         "plus and minus share, such as a trace of editing, shows in the even one.",
@@ -135,6 +140,7 @@ def judge_by_dose(rows: pd.DataFrame, direction: str) -> Figure:
     axes.legend(frameon=False)
     return Figure(
         _svg(canvas),
+        _png(canvas),
         f"Line chart of the judge's reading by requested dose. {'; '.join(said)}.",
         f"What the independent judge reads in the edited images of “{direction}”, as a change from dose 0. The judge "
         "never steers an edit.",
@@ -152,6 +158,12 @@ def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def _png(canvas: Canvas) -> bytes:
+    target = io.BytesIO()
+    canvas.savefig(target, format="png", dpi=200, metadata={"Software": None})
+    return target.getvalue()
 
 
 def _svg(canvas: Canvas) -> str:
