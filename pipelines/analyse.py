@@ -43,7 +43,9 @@ def run(context: Context) -> dict[str, Any]:
         raise UserError(
             f"The study '{study.study}' has no ratings yet.", hint="Import answers: contrafact survey import."
         )
-    found = analysis.statements(study, table)
+    images = {image.key: image.covariates for image in context.store.images(context.study_id)}
+    covariates = pd.DataFrame.from_dict(images, orient="index", columns=list(study.analysis.heterogeneity), dtype=float)
+    found = analysis.statements(study, table, covariates)
     beside = [s for s in found if s.label == "exploratory" and not s.id.startswith("slope-")]
     if table["excluded"].any():
         everybody = analysis.statements(study, table.assign(excluded=False), exploratory=False)

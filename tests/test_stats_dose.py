@@ -10,7 +10,7 @@ from scipy import stats
 
 from contrafact import seeds
 from contrafact.stats.dose import Test as Claim
-from contrafact.stats.dose import _corrected, analyse, by_dose
+from contrafact.stats.dose import _corrected, analyse, by_dose, written_out
 from contrafact.stats.equivalence import tost_mean
 from contrafact.stats.statement import Statement
 
@@ -216,28 +216,74 @@ def test_participants_nested_in_arms_have_slopes_of_their_own_in_each() -> None:
     assert any("1 participants saw several arms" in c for c in analyse(twice, CLAIMS[:1], seed=1, between=True)[0].caveats)
 
 
-def test_choices_turn_with_the_dose_whatever_stands_first() -> None:
-    rng = seeds.generator(7, "choices")
-    n = 20 * 40
-    table = pd.DataFrame({
-        "participant": np.repeat(np.arange(20), 40), "image": np.tile(np.arange(20), 40), "arm": "treated",
-        "dose": rng.choice(GRID, n), "first": rng.integers(0, 2, n), "draw": 0, "direction": "smile", "question": "kind",
-    })  # fmt: skip
-    sham = table.assign(arm="sham", first=rng.integers(0, 2, n))
-    eta = np.concatenate([1.0 * table["dose"], np.zeros(n)]) + 0.8 * (np.concatenate([table["first"], sham["first"]]) - 0.5)
-    both = pd.concat([table, sham], ignore_index=True)
-    both["value"] = (eta + rng.logistic(size=2 * n) > 0).astype(float)
-    both.loc[::50, "value"] = 0.5
-    found = by_id(analyse(both, CLAIMS[:1], seed=1, estimators={"kind": ("binary",)}))
+def pictures_of_trials(rng: np.random.Generator, shown: int, people: int = 20, trials: int = 40) -> pd.DataFrame:
+    """One row for each picture of a trial: treated ones are worth their dose, and so is being shown first worth .8."""
+    rows = []
+    for person in range(people):
+        for k in range(trials):
+            variants = [("null", 0.0), *((arm, d) for arm in ("treated", "sham") for d in GRID)]
+            own = [variants[j] for j in rng.choice(len(variants), shown, replace=False)]
+            worth = [(d if arm == "treated" else 0) + 0.8 * (place == 0) for place, (arm, d) in enumerate(own)]
+            # Best and worst by the probabilities of Marley and Louviere's model; of two, the best is what is chosen.
+            pairs = [(i, j) for i in range(shown) for j in range(shown) if i != j]
+            half = 2 if shown == 2 else 1
+            odds = np.exp([(worth[i] - worth[j]) / half for i, j in pairs])
+            best, worst = pairs[rng.choice(len(pairs), p=odds / odds.sum())]
+            rows += [
+                (person, k % 20, arm, d, place, f"{person}-{k}", place == best, place == worst, k)
+                for place, (arm, d) in enumerate(own)
+            ]
+    columns = ["participant", "image", "arm", "dose", "place", "trial", "chosen", "worst", "position"]
+    return pd.DataFrame(rows, columns=columns).assign(draw=0, direction="smile", question="kind", value=1.0)
+
+
+def test_choices_follow_what_each_picture_is_worth_whatever_stands_first() -> None:
+    table = pictures_of_trials(seeds.generator(7, "choices"), 2)
+    how = {"kind": ("binary",)}
+    found = by_id(analyse(table, CLAIMS[:1], seed=1, estimators=how))
     claim = found["H1"]
-    assert claim.verdict is True and claim.low < 1.0 < claim.high and "choosing the edited picture" in claim.unit
-    assert any("32 ties" in caveat for caveat in claim.caveats) and claim.n_ratings == 2 * n - 32
+    assert claim.verdict is True and claim.low < 1.0 < claim.high and claim.unit == "log-odds of choice per SD of dose"
     assert found["even-treated-smile-kind"].low < 0 < found["even-treated-smile-kind"].high
+    assert found["learning-treated-smile-kind"].low < 0 < found["learning-treated-smile-kind"].high
     signs = found["signs-treated-smile-kind"]
-    assert signs.estimate > 0.9 and signs.p < 1e-3 and signs.n_participants == 20
-    # The order of the two is not counted as an effect: turned round everywhere, it leaves the claim as it is.
-    turned = analyse(both.assign(first=1 - both["first"]), CLAIMS[:1], seed=1, estimators={"kind": ("binary",)})[0]
-    assert turned.estimate == pytest.approx(claim.estimate, rel=1e-6)
+    assert signs.estimate > 0.8 and signs.p < 0.01 and signs.n_participants <= 20
+    # Which of the two stands first changes nothing but the sign of the order effect.
+    turned = analyse(table.assign(place=1 - table["place"]), CLAIMS[:1], seed=1, estimators=how, exploratory=False)[0]
+    assert (turned.estimate, turned.se) == pytest.approx((claim.estimate, claim.se), rel=1e-4)
+
+
+def test_of_arms_that_only_met_each_other_the_difference_alone_is_known() -> None:
+    rng = seeds.generator(9, "tied")
+    rows = []
+    for trial in range(400):
+        dose, first = rng.choice(GRID), rng.integers(2)
+        won = (1.0 + 0.3 * rng.normal()) * dose + rng.logistic() > 0
+        rows += [(trial % 20, trial % 16, arm, dose, place, trial, won == (arm == "treated"))
+                 for arm, place in (("treated", first), ("sham", 1 - first))]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["participant", "image", "arm", "dose", "place", "trial", "chosen"])
+    table = table.assign(draw=0, direction="smile", question="kind", value=1.0)
+    claims = (CLAIMS[0], Claim("H2", "smile", "kind", "treated"))
+    difference, alone = analyse(table, claims, seed=1, estimators={"kind": ("binary",)}, exploratory=False)
+    assert difference.verdict is True and difference.low < 1.0 < difference.high
+    assert math.isnan(alone.estimate) and alone.caveats[-1] == "the two arms were never compared with anything else"
+
+
+def test_best_and_worst_are_scores_within_trials_with_the_logit_of_both_beside() -> None:
+    table = pictures_of_trials(seeds.generator(8, "best worst"), 4)
+    table = table.assign(value=1.0 * table["chosen"] - table["worst"], times=2.0)
+    found = by_id(analyse(table, CLAIMS[:1], seed=1, estimators={"kind": ("gaussian", "binary")}))
+    claim, line = found["H1"], found["logit-treated-sham-smile-kind"]
+    assert claim.verdict is True and claim.unit == "best-worst score per SD of dose" and claim.n_ratings <= 800
+    assert line.low < 1.0 < line.high and line.unit == "log-odds of choice per SD of dose"
+    assert "learning-treated-smile-kind" in found
+    # The contrasts are orthonormal: least squares on them is least squares on the pictures within trials.
+    rows, formula = written_out(table, "gaussian")
+    assert formula.startswith("value ~ 0 + first + treated + sham")
+    within = table.assign(treated=table["dose"] * (table["arm"] == "treated"), sham=table["dose"] * (table["arm"] == "sham"))
+    within = within[["treated", "sham", "value"]] - within.groupby("trial")[["treated", "sham", "value"]].transform("mean")
+    columns = ["treated", "sham"]
+    left, right = rows[columns].T @ rows[[*columns, "value"]], within[columns].T @ within[[*columns, "value"]]
+    np.testing.assert_allclose(left, right, atol=1e-9)
 
 
 def test_families_are_corrected_as_the_study_says() -> None:

@@ -55,6 +55,7 @@ def test_the_scale_chooses_and_the_study_may_choose_otherwise(tmp_path: Path) ->
         ("{trust: ordinal}", "a slider from 0 to 100"),
         ("{sevn: linear}", "seven"),
         ("{seven: probit}", "ordinal"),
+        ("{seven: logit}", "'logit' for scale likert7"),
     ],
 )
 def test_an_estimator_that_cannot_be_is_told(tmp_path: Path, estimators: str, sentence: str) -> None:
@@ -62,6 +63,16 @@ def test_an_estimator_that_cannot_be_is_told(tmp_path: Path, estimators: str, se
         loaded(tmp_path, TEXT.replace("{averaged: linear}", estimators))
     (mistake,) = map(str, caught.value.mistakes)
     assert "analysis.estimators" in mistake and sentence in mistake and ":16" in mistake
+
+
+def test_whom_and_by_which_way_is_asked_in_the_study_file(tmp_path: Path) -> None:
+    asked = TEXT.replace("analysis: {", "analysis: {heterogeneity: [skin], manipulation_check: seven, ")
+    text = dict(methods(loaded(tmp_path, asked).study, {}, ()))["Analysis"]
+    assert "differs with skin of the images" in text and "“seven” is the manipulation check" in text
+    for given, sentence in (("heterogeneity: [skins]", "skin"), ("manipulation_check: sevn", "seven")):
+        with pytest.raises(Mistakes) as caught:
+            loaded(tmp_path, TEXT.replace("analysis: {", f"analysis: {{{given}, "))
+        assert sentence in str(caught.value.mistakes[0])
 
 
 def test_a_family_is_corrected_as_the_study_says(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Designs of several pictures and of one arm each: lists, simulated people, import, and the table of choices."""
 
+import shlex
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,12 +9,15 @@ from ruamel.yaml import YAML as YAML_READER
 
 from contrafact import study
 from contrafact.errors import Mistakes, UserError
+from contrafact.readings.results import reading
+from contrafact.report.methods import methods
+from contrafact.stats import fit
 from contrafact.stats.pairs import bradley_terry
 from contrafact.store import open_store
 from contrafact.store.records import ImageRecord, StimulusRecord
 from contrafact.study import advice
-from contrafact.study.schema import Study
-from contrafact.survey import batch, design, fielding
+from contrafact.study.schema import Hypothesis, Study
+from contrafact.survey import analysis, batch, design, fielding
 
 ARMS = [("null", 0.0)] + [(arm, d) for arm in ("treated", "sham") for d in (-1.0, 1.0)]
 YAML = """
@@ -119,6 +124,44 @@ def test_choices_feed_the_estimator_of_pairs(loaded, ground, tmp_path):
     worth = fit.coefficients.set_index("term")["estimate"]
     assert worth["treated1.0"] > worth["sham1.0"] > worth["treated-1.0"]
     assert abs(worth["order"]) < 1
+
+
+@pytest.mark.parametrize("loaded", ["pairs", "guess", "best_worst"], indirect=True)
+def test_choices_are_tested_by_what_pictures_are_worth_and_the_command_gives_the_same(loaded, ground, tmp_path):
+    stimuli, survey = stimuli_of(ground), loaded.study.survey
+    fielding.open_batch(ground, 1, loaded.study, stimuli)
+    seen = stimuli.assign(reading=stimuli["dose"] * (stimuli["arm"] == "treated"))
+    path = tmp_path / "answers.csv"
+    people = survey.respondents.model_copy(update={"slope": 8.0, "noise_sd": 10.0})
+    unsure = loaded.study.model_copy(update={"survey": survey.model_copy(update={"respondents": people})})
+    batch.write_csv(path, fielding.simulated_answers(fielding.trials_of(ground, 1, loaded.study), seen, unsure))
+    fielding.import_answers(ground, 1, loaded.study, [path], simulated=True)
+    table = analysis.evidence(ground.ratings_table(1), ground.choices_table(1))
+    name = loaded.study.survey.questions[0].name
+    scored = survey.design == "best_worst"
+    assert set(table["question"]) == {name} and (table.groupby("trial").size() == (4 if scored else 2)).all()
+    arm = "treated" if survey.design == "guess" else "treated-sham"
+    claim = Hypothesis(id="H1", claim="It is neater.", direction="outcome", question=name, arm=arm, primary=True)
+    asked = loaded.study.model_copy(update={"hypotheses": (claim,)})
+    found = {s.id: s for s in analysis.statements(asked, table)}
+    tested = found["H1"]
+    assert tested.unit == f"{'best-worst score' if scored else 'log-odds of choice'} per SD of dose"
+    assert tested.estimate > 0 and tested.verdict is not None
+    beside = ("learning",) if scored else ("learning", "accuracy", "signs")
+    assert {f"{what}-treated-outcome-{name}" for what in beside} <= set(found)
+    assert found[f"{'logit' if scored else 'linear'}-{arm}-outcome-{name}"].estimate > 0
+    if not scored:
+        assert found[f"accuracy-treated-outcome-{name}"].low > 0, "the higher dose is chosen more often than not"
+    words = shlex.split(analysis.call(asked, claim, table))
+    [(file, rows)] = analysis.model_tables(asked, table)
+    assert words[2] == file and words[words.index("--family") + 1] == ("gaussian" if scored else "binary")
+    again = fit(rows, words[words.index("--formula") + 1], family=words[words.index("--family") + 1])
+    parts = {"treated": 1, "sham": -1} if arm == "treated-sham" else {"treated": 1}
+    assert again.contrast(parts).estimate == pytest.approx(tested.estimate, rel=1e-3)
+    text = dict(methods(asked, {}, ()))["Analysis"]
+    assert "logit mixed model" in text and ("Marley" in text) == scored
+    figures = reading(asked, {}, ratings=ground.ratings_table(1), choices=ground.choices_table(1)).figures
+    assert figures[0].caption.startswith("Best-worst score" if scored else "Share chosen")
 
 
 @pytest.mark.parametrize("loaded", ["pairs", "guess", "best_worst"], indirect=True)

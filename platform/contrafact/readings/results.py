@@ -26,12 +26,15 @@ from contrafact.stats.reliability import (
 )
 from contrafact.stats.statement import Statement
 from contrafact.study.schema import NUMBERS, Hypothesis, Study
+from contrafact.survey.analysis import evidence
 
 if TYPE_CHECKING:
     from contrafact.store import Store
     from contrafact.store.files import Files
 
 Facts = Mapping[str, Any]
+SHARES = {"choice": "share chosen", "best_worst": "best-worst score"}
+"""What a figure shows of the answers that are no ratings, by their scale."""
 STRIP_ROWS = 6
 SHOWN = 112
 """Side in pixels at which a stimulus is shown, so that 32 pixels can be seen."""
@@ -86,6 +89,7 @@ class ReportReading:
     models: tuple[Table, ...]
     quality: tuple[Table, ...]
     counts: tuple[Table, ...]
+    checked: tuple[str, ...]
     truth: str | None
     absent: tuple[str, ...]
     provenance: tuple[tuple[str, str], ...]
@@ -104,7 +108,7 @@ def gather(
     verdicts = Counter(review.verdict for review in store.reviews(study_id))
     return reading(
         study, {**facts, "review": dict(verdicts)}, files, ratings=store.ratings_table(study_id),
-        stimuli=store.stimuli_table(study_id), provenance=provenance,
+        choices=store.choices_table(study_id), stimuli=store.stimuli_table(study_id), provenance=provenance,
     )  # fmt: skip
 
 
@@ -114,20 +118,21 @@ def reading(
     files: Files | None = None,
     *,
     ratings: pd.DataFrame | None = None,
+    choices: pd.DataFrame | None = None,
     stimuli: pd.DataFrame | None = None,
     provenance: Sequence[tuple[str, str]] = (),
 ) -> ReportReading:
     """As ``gather``, from tables in memory.
 
     ``facts`` are those of the finished stages by name; sections whose facts are missing are left out and named in
-    ``absent``. ``ratings`` as for ``stats.dose.analyse``; ``stimuli`` has ``image``, ``direction``, ``arm``, ``draw``,
+    ``absent``. ``ratings`` as for ``stats.dose.analyse``, ``choices`` as ``Store.choices_table``; ``stimuli`` has ``image``, ``direction``, ``arm``, ``draw``,
     ``dose``, ``pixels_sha256`` and, where known, ``judge_dose``.
     """
     found = facts.get("analyse", {})
     statements = tuple(Statement.of(s) for key in ("statements", "beside") for s in found.get(key, ()))
     stopped = tuple(str(facts[stage]["stopped"]) for stage in facts if facts[stage].get("stopped"))
     claims = tuple(claim(h, statements, stopped) for h in sorted(study.hypotheses, key=lambda h: not h.primary))
-    figures = list(_figures(study, ratings, statements))
+    figures = list(_figures(study, ratings, choices, statements))
     gate = facts.get("gate", {})
     if gate.get("by_dose"):
         judged = pd.DataFrame(gate["by_dose"])
@@ -152,7 +157,7 @@ def reading(
     return ReportReading(
         study=study, claims=claims, stopped=stopped, advice=_advice(facts), statements=statements,
         figures=tuple(figures), strips=strips, reliability=reliable, pitfalls=seen, models=models, quality=quality, counts=counts,
-        truth=_truth(found, statements), absent=tuple(absent), provenance=tuple(provenance), facts=facts,
+        checked=tuple(_checked(study, statements)), truth=_truth(found, statements), absent=tuple(absent), provenance=tuple(provenance), facts=facts,
     )  # fmt: skip
 
 
@@ -218,13 +223,18 @@ def _ended(sentence: str) -> str:
     return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
 
 
-def _figures(study: Study, ratings: pd.DataFrame | None, statements: Sequence[Statement]) -> Iterable[Figure]:
-    texts = {question.name: question.text for question in study.survey.questions} if study.survey else {}
-    if ratings is not None and len(ratings):
-        for (direction, question), rows in ratings.groupby(["direction", "question"], sort=True):
+def _figures(
+    study: Study, ratings: pd.DataFrame | None, choices: pd.DataFrame | None, statements: Sequence[Statement]
+) -> Iterable[Figure]:
+    asked = {question.name: question for question in study.survey.questions} if study.survey else {}
+    given = [table for table in (ratings, None if choices is None else evidence(choices.head(0), choices)) if table is not None]
+    for table in given:
+        for (direction, name), rows in table.groupby(["direction", "question"], sort=True):
             means = by_dose(rows)
             if len(means):
-                yield dose_response(means, texts.get(str(question), str(question)), str(direction))
+                question = asked.get(str(name))
+                what = SHARES.get(question.scale, "mean rating") if question else "mean rating"
+                yield dose_response(means, question.text if question else str(name), str(direction), what)
     shown: dict[tuple[str, str], list[Statement]] = {}
     for s in statements:
         group = shown.setdefault((s.direction, s.question), [])
@@ -464,6 +474,25 @@ def _counts(facts: Facts) -> tuple[Table, ...]:
         *_plain("Images and stimuli", stimuli, ("what", "count")),
         *_plain("People", people | left, ("what", "count")),
     )
+
+
+def _checked(study: Study, statements: Sequence[Statement]) -> Iterable[str]:
+    """Whether people saw what was changed, of each direction, where the study names the question that asks for it."""
+    check = study.analysis.manipulation_check
+    for direction in dict.fromkeys(s.direction for s in statements if s.question == check):
+        own = [s for s in statements if (s.question, s.direction, s.component) == (check, direction, "odd")]
+        tested = next((s for arm in ("treated-sham", "treated") for s in own if s.arm == arm and math.isfinite(s.low)), None)
+        if tested is None:
+            yield f"Whether people saw the change of “{direction}” cannot be told: “{check}” gives no estimate."
+            continue
+        slope = f"{number(tested.estimate)} {tested.unit}, {interval(tested)}"
+        if tested.low <= 0 <= tested.high:
+            yield (
+                f"It is not shown that people saw the change of “{direction}”: on “{check}” the slope ({NAMES[tested.arm]}) is "
+                f"{slope}. Where nothing is seen, no effect on another answer says nothing about one that is."
+            )
+        else:
+            yield f"People saw the change of “{direction}”: on “{check}” the slope ({NAMES[tested.arm]}) is {slope}."
 
 
 def _truth(found: Facts, statements: Sequence[Statement]) -> str | None:

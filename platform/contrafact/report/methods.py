@@ -11,6 +11,10 @@ from contrafact.stats.statement import Statement
 from contrafact.study.schema import Direction, Hypothesis, Study
 from contrafact.survey.analysis import estimators
 
+_SCALES = {
+    "vas": "0 to 100", "likert7": "1 to 7", "choice": "one of two pictures", "best_worst": "best and worst of several pictures",
+    "text": "in free words",
+}  # fmt: skip
 _WORLDS = {
     "true": "a planted cause and otherwise independent factors",
     "confounded": "a planted cause and a correlated nuisance without effect",
@@ -129,7 +133,7 @@ def _arms(study: Study) -> str:
 def _people(study: Study, facts: Mapping[str, Any]) -> str:
     s = study.survey
     assert s is not None
-    asked = "; ".join(f"“{q.text}” ({'0 to 100' if q.scale == 'vas' else '1 to 7'}: {q.low} to {q.high})" for q in s.questions)
+    asked = "; ".join(f"“{q.text}” ({_SCALES[q.scale]}{'' if q.scale == 'text' else f': {q.low} to {q.high}'})" for q in s.questions)
     text = (
         f"{s.participants} participants were to judge {s.trials_per_participant} pictures each in balanced lists, with "
         f"{s.attention_trials} attention trials. Asked was {asked}."
@@ -162,21 +166,46 @@ _ESTIMATORS: dict[Family, str] = {
         "by a cumulative logit mixed model (Laplace), since the means of seven steps can mislead; its variances count as "
         "mean squares on the levels they rest on, which widens intervals and gives the degrees of freedom"
     ),
+    "binary": (
+        "by a logit mixed model of what each picture is worth (Bradley and Terry's model with covariates, Laplace; the intercept "
+        "is the effect of standing first), its variances counted like those of the cumulative model"
+    ),
 }
-_LINES: dict[Family, str] = {"gaussian": "the linear mixed model", "ordinal": "the cumulative logit mixed model"}
+_BEST_WORST = (
+    " of scores (best 1, worst -1, else 0), in contrasts within trials; the logit model beside it takes the best and the worst of "
+    "a trial as one choice with twice the difference (Marley and Louviere 2005)"
+)
+_LINES: dict[Family, str] = {"gaussian": "the linear mixed model", "ordinal": "the cumulative logit mixed model", "binary": "the logit mixed model"}
 
 
 def _analysis(study: Study, statements: Sequence[Statement]) -> str:
     assert study.survey is not None
+    nested = "; each arm has a level of its own and people differ in their slope on every arm" if study.survey.design == "between_arm" else ""
     text = (
-        "Ratings were explained by the dose of each arm and its absolute value, with participants and images as crossed "
+        "Answers were explained by the dose of each arm and its absolute value, with participants and images as crossed "
         "random effects, both with their own slope on the treated dose, and with random slopes of sham by image and of "
-        "placebo by permutation. "
+        f"placebo by permutation{nested}. "
     )
     for question in study.survey.questions:
+        if question.scale == "text":
+            continue
         first, *others = estimators(study, question)
-        lines = " and ".join([*(_LINES[family] for family in others), "paired slopes of each image"])
-        text += f"“{question.name}” was analysed {_ESTIMATORS[first]}; beside it as robustness lines stand {lines}. "
+        beside = "an exact sign test of participants" if first == "binary" else "paired slopes of each image"
+        lines = " and ".join([*(_LINES[family] for family in others), beside])
+        worth = _BEST_WORST if question.scale == "best_worst" else ""
+        text += f"“{question.name}” was analysed {_ESTIMATORS[first]}{worth}; beside it as robustness lines stand {lines}. "
+        if first == "binary":
+            text += "How often the higher treated dose is chosen, and whether that grows along the list, is told beside, as exploratory. "
+    if wanted := study.analysis.heterogeneity:
+        text += (
+            f"Whether the treated slope differs with {', '.join(wanted)} of the images is told by interactions in one model, shrunken "
+            "towards 0 by a common normal distribution. "
+        )
+    if check := study.analysis.manipulation_check:
+        text += (
+            f"“{check}” is the manipulation check. Effects on other answers through it are products of two slopes with Monte Carlo "
+            "intervals; what is observed and not drawn by lot is association. "
+        )
     families = dict.fromkeys(h.family for h in study.hypotheses)
     how = " and ".join(f"{study.analysis.correction(name).words} within the family “{name}”" for name in families)
     text += (

@@ -11,10 +11,16 @@ dose (Judd, Westfall & Kenny 2012); a sham direction is fresh for each image and
 many, so each has a random slope as well and no single lucky draw decides. Where participants are nested in arms,
 each arm has a level of its own and people differ in their slope on every arm.
 
-Choices between the edited picture and its own dose 0 (``value`` 1 where the edited one was chosen, 0 where the other was,
-0.5 for a tie; ``first`` 1 where the edited one was shown first) are a logit model of the same terms without a fixed
-intercept: a slope on the dose turns choices round with its sign, the even component is a liking for or against what was
-edited, and the order of the two has a term of its own.
+Choices of one picture of two have a row for each picture: ``trial``, ``place`` (from 0) and ``chosen``. They are a logit
+model of the same terms, each the first picture's less the second's, so that a picture is worth what its arm and dose
+make it worth (Bradley & Terry 1952, with covariates); the intercept is the order effect, being shown first.
+
+Of several pictures, of which the best and the worst are named, ``times`` is 2 and ``value`` the score of each picture: 1
+the best, -1 the worst, else 0. Scores are a linear mixed model of the same terms in contrasts within trials (Helmert's, so
+that the errors of a trial, which add up to nothing, are independent). The logit model beside it knows the best and the worst
+alone: under the model of Marley & Louviere (2005, J. Math. Psych. 49) the odds of i best and j worst against j best and
+i worst are ``exp(2 (u_i - u_j))`` whatever else was shown, so that a trial is one choice with twice the difference. It is
+not the default, since which two stand out depends on people's own slopes, and those are then no longer a sample of all.
 
 Ratings that can be averaged are gaussian; a Likert scale of few steps is a cumulative logit model, since its means can
 mislead (Liddell & Kruschke 2018), with the linear model beside it as a robustness line.
@@ -29,7 +35,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import linalg, stats
 
 from contrafact import seeds
 from contrafact.stats.equivalence import tost_contrast
@@ -42,11 +48,12 @@ CONTRASTS = (*ARMS, "treated-sham", "treated-placebo")
 UNITS: dict[Family, str] = {
     "gaussian": "rating points",
     "ordinal": "log-odds of a higher answer",
-    "binary": "log-odds of choosing the edited picture",
+    "binary": "log-odds of choice",
 }
 UNIT = f"{UNITS['gaussian']} per SD of dose"
 LINES: dict[Family, str] = {"gaussian": "linear", "ordinal": "ordinal", "binary": "logit"}
 """How the statement ids of a robustness line begin."""
+DEMAND = "people who guess what is asked for would show a slope that grows along the list, or shrinks"
 CROWDED = 0.2
 """More than this share of ratings at an end of the scale is told as a ceiling or floor."""
 
@@ -138,11 +145,18 @@ class _Model:
     caveats: tuple[str, ...]
     even: bool = False
     family: Family = "gaussian"
+    tied: bool = False
+    unit: str = UNITS["gaussian"]
+    knot: float = math.nan
 
 
 @dataclass(frozen=True)
-class _Ready:
-    """The rows of one direction and question as the model sees them, and its terms; none where ``reasons`` forbid it."""
+class Prepared:
+    """The rows of one direction and question as the model sees them, and its terms; none where ``reasons`` forbid it.
+
+    ``unit`` is that of an estimate, without the dose; ``knot`` that of the check of linearity (SD of dose). ``tied``: treated
+    and sham have one column between them. ``contest``: rows are differences of pictures of one trial.
+    """
 
     rows: pd.DataFrame
     arms: tuple[str, ...]
@@ -151,29 +165,39 @@ class _Ready:
     reasons: dict[str, str]
     caveats: tuple[str, ...]
     even: bool
+    tied: bool = False
+    knot: float = math.nan
+    unit: str = UNITS["gaussian"]
+    contest: bool = False
 
 
-def _ready(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Family, between: bool) -> _Ready:
+def prepare(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Family, between: bool) -> Prepared:
+    """The model of the claims on one direction and question, before it is fitted; arguments as for :func:`analyse`."""
     caveats = [*_exclusions(table)]
     rows = table[~table["excluded"].astype(bool)] if "excluded" in table else table
     if missing := int(rows["value"].isna().sum()):
         caveats.append(f"{missing} trials without an answer are left out")
         rows = rows[rows["value"].notna()]
-    if family == "binary":
-        if ties := int((rows["value"] == 0.5).sum()):
-            caveats.append(f"{ties} ties say nothing about which was chosen and are left out")
-        rows = rows[rows["value"] != 0.5]
-        rows = rows.assign(order=rows["first"].astype(float) - 0.5)
     dose = rows["dose"].to_numpy(float)
-    rows = rows.assign(**{arm: dose * (rows["arm"] == arm).to_numpy() for arm in ARMS})
+    rows = rows.assign(**{arm: np.where(rows["arm"] == arm, dose, 0.0) for arm in ARMS})
     rows = rows.assign(**{f"even_{arm}": rows[arm].abs() for arm in ARMS})
-    caveats += _visible(rows, bounds, pairs=family == "binary")
+    sizes = np.unique(rows.loc[rows["treated"] != 0, "treated"].abs())
+    knot = float(sizes[(len(sizes) - 1) // 2]) if len(sizes) > 1 else math.nan
+    rows = rows.assign(bend=np.sign(rows["treated"]) * np.maximum(rows["even_treated"] - knot, 0.0))
+    contest = "chosen" in rows and bool(rows["chosen"].notna().any())
+    caveats += _visible(rows, bounds, pairs=contest)
+    scored = contest and family == "gaussian"
+    unit = UNITS[family]
+    if contest:
+        several = "times" in rows and bool((rows["times"] == 2).any())
+        rows = _scores(rows) if scored else _choices(rows)
+        unit = ("best-worst score" if several else "share chosen") if scored else unit
 
     reasons: dict[str, str] = {}
-    for unit in ("participant", "image"):
-        if rows[unit].nunique() < MIN_LEVELS:
-            reason = f"{rows[unit].nunique()} of {unit}: with fewer than {MIN_LEVELS}, nothing holds for new ones; add some"
-            return _Ready(rows, (), "", (), dict.fromkeys(ARMS, reason), tuple(caveats), False)
+    for name in ("participant", "image"):
+        if rows[name].nunique() < MIN_LEVELS:
+            reason = f"{rows[name].nunique()} of {name}: with fewer than {MIN_LEVELS}, nothing holds for new ones; add some"
+            return Prepared(rows, (), "", (), dict.fromkeys(ARMS, reason), tuple(caveats), False)
     for arm in ARMS:
         moved = rows[rows[arm] != 0]
         group = "draw" if arm == "placebo" else "image"
@@ -185,12 +209,18 @@ def _ready(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Fami
                 f"plan at least {MIN_LEVELS}"
             )
     arms = [arm for arm in ARMS if arm not in reasons]
+    if tied := contest and {"treated", "sham"} <= set(arms) and bool((rows["treated"] == -rows["sham"]).all()):
+        # Then both arms have one column between them, and its slope is what a treated picture is worth beyond a sham one.
+        arms.remove("sham")
+        caveats.append("treated and sham pictures are compared with each other alone, so only their difference is known")
     # With doses on one side only, dose and absolute dose are the same column.
     even = bool(arms) and all(rows[arm].nunique() > 2 and rows[arm].min() < 0 < rows[arm].max() for arm in arms)
-    left = rows[rows["arm"].isin([*arms, *(["null"] if family != "binary" else [])])]
-    # A choice between two has no level of its own but for the order in which they were shown.
-    terms = [*(["0", "order"] if family == "binary" else []), *arms, *(f"even_{arm}" for arm in arms if even)]
-    random = [Random("participant"), Random("image"), *(term for arm in arms for term in _SLOPES[arm])]
+    left = rows[rows["arm"].isin([*arms, "null"])]
+    terms = [*arms, *(f"even_{arm}" for arm in arms if even and rows[f"even_{arm}"].any())]
+    random = [term for arm in arms for term in _SLOPES[arm]]
+    random = [Random("participant", "first"), *random] if scored else [Random("participant"), Random("image"), *random]
+    if scored:
+        terms = ["0", "first", *terms]
     if between:
         levels, own = _levels_of_arms(left, arms)
         left, terms = left.assign(**levels), [*terms, *list(levels)[1:]]
@@ -198,11 +228,11 @@ def _ready(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Fami
         if own:
             caveats.append(own)
     fixed = f"value ~ {' + '.join(terms)}" if arms else ""
-    return _Ready(left, tuple(arms), fixed, tuple(random), reasons, tuple(caveats), even)
+    return Prepared(left, tuple(arms), fixed, tuple(random), reasons, tuple(caveats), even, tied, knot, unit, contest)
 
 
 def _model(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Family, between: bool) -> _Model:
-    ready = _ready(table, bounds, family, between)
+    ready = prepare(table, bounds, family, between)
     caveats = list(ready.caveats)
     try:
         if not ready.arms:
@@ -210,30 +240,81 @@ def _model(table: pd.DataFrame, bounds: tuple[float, float] | None, family: Fami
         fitted = fit(ready.rows, ready.fixed, ready.random, family=family)
     except ValueError as error:
         reasons = {arm: ready.reasons.get(arm, str(error)) for arm in ARMS}
-        return _Model(ready.rows, None, reasons, ready.caveats, family=family)
+        return _Model(ready.rows, None, reasons, ready.caveats, family=family, unit=ready.unit)
     if fitted.singular:
         caveats.append(f"variance estimated as zero, term kept: {', '.join(fitted.singular)}")
     if not fitted.converged:
         caveats.append("the fit did not converge, so no verdict is given")
-    return _Model(ready.rows, fitted, ready.reasons, tuple(caveats), ready.even, family)
+    reasons = dict(ready.reasons)
+    if ready.tied:
+        reasons |= dict.fromkeys(("treated", "sham"), "the two arms were never compared with anything else")
+    return _Model(ready.rows, fitted, reasons, tuple(caveats), ready.even, family, ready.tied, ready.unit, ready.knot)
+
+
+def _choices(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each trial of two pictures: the first's columns less the second's, ``value`` 1 where it was chosen."""
+    columns = [*ARMS, *(f"even_{arm}" for arm in ARMS), "bend"]
+    if "times" in rows:
+        rows = rows[(rows["times"] != 2) | (rows["value"] != 0)]
+    rows = rows[rows.groupby("trial")["trial"].transform("size") == 2]
+    ordered = rows.sort_values(["trial", "place"], kind="stable")
+    first, second = (ordered.iloc[k::2].set_index("trial") for k in (0, 1))
+    made = first.assign(**{name: first[name] - second[name] for name in columns}, value=first["chosen"].astype(float))
+    if "times" in rows:
+        made = made.assign(**{name: made[name] * made["times"] for name in columns})
+    return made.assign(arm=_counted(made), draw=np.maximum(first["draw"], second["draw"])).reset_index()
+
+
+def _scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """For each trial of J pictures its J - 1 Helmert contrasts of ``value``, the arms' columns and ``first``, being shown first."""
+    columns = ["value", "first", *ARMS, *(f"even_{arm}" for arm in ARMS), "bend"]
+    ordered = rows.assign(first=(rows["place"] == 0).astype(float)).sort_values(["trial", "place"], kind="stable")
+    found = []
+    for size, own in ordered.groupby(ordered.groupby("trial")["trial"].transform("size")):
+        if size > 1:
+            made = own.groupby("trial", sort=True).head(size - 1)
+            wide = own[columns].to_numpy(float).reshape(-1, size, len(columns))
+            contrasts = np.einsum("cj,tjk->tck", linalg.helmert(size), wide).reshape(-1, len(columns))
+            contrasts[np.abs(contrasts) < 1e-12] = 0.0
+            draw = np.repeat(own["draw"].to_numpy().reshape(-1, size).max(axis=1), size - 1)
+            found.append(made.assign(**dict(zip(columns, contrasts.T, strict=True)), draw=draw))
+    made = pd.concat(found) if found else ordered.head(0)
+    return made.assign(arm=_counted(made)).reset_index(drop=True)
+
+
+def _counted(made: pd.DataFrame) -> pd.Series:
+    """Who is counted where: the arm of what was edited."""
+    arm = pd.Series("null", index=made.index)
+    for name in ARMS[::-1]:
+        arm = arm.mask((made[name] != 0) | (made[f"even_{name}"] != 0), name)
+    return arm
 
 
 def written_out(table: pd.DataFrame, family: Family = "gaussian", *, between: bool = False) -> tuple[pd.DataFrame, str]:
     """The rows of one direction and question with every column of the model that tests its claims, and that model as a
     formula in lme4's notation (empty where nothing can be estimated): what :func:`contrafact.stats.fit` takes."""
-    ready = _ready(table, None, family, between)
-    brackets = [f"({'1' if term.slope is None else f'0 + {term.slope}'} | {term.group})" for term in ready.random]
+    ready = prepare(table, None, family, between)
     used = dict.fromkeys(["participant", "image", "draw", "arm", "dose", *_columns(ready)])
-    return ready.rows[[*used, "value"]], " + ".join([ready.fixed, *brackets]) if ready.fixed else ""
+    return ready.rows[[*used, "value"]], _formula(ready)
 
 
-def _columns(ready: _Ready) -> list[str]:
+def _formula(ready: Prepared) -> str:
+    brackets = [f"({'1' if term.slope is None else f'0 + {term.slope}'} | {term.group})" for term in ready.random]
+    return " + ".join([ready.fixed, *brackets]) if ready.fixed else ""
+
+
+def _columns(ready: Prepared) -> list[str]:
     return [name for name in ready.fixed.removeprefix("value ~ ").split(" + ") if name not in ("0", "")]
 
 
-def weights(arm: str) -> str:
-    """The contrast of ``arm`` as ``contrafact fit --contrast`` takes it."""
-    return ",".join(f"{name}={weight:g}" for name, weight in _parts(arm).items())
+def reproduced(table: pd.DataFrame, arm: str, family: Family, *, between: bool = False) -> tuple[str, str]:
+    """The formula of :func:`written_out` and the contrast of ``arm`` in it, as ``contrafact fit --contrast`` takes it;
+    both empty where the arm cannot be estimated."""
+    ready = prepare(table, None, family, between)
+    parts = {"treated": 1.0} if ready.tied and arm == "treated-sham" else _parts(arm)
+    if not set(parts) <= set(ready.arms) or (ready.tied and arm != "treated-sham"):
+        return "", ""
+    return _formula(ready), ",".join(f"{name}={weight:g}" for name, weight in parts.items())
 
 
 def _levels_of_arms(rows: pd.DataFrame, arms: Sequence[str]) -> tuple[dict[str, np.ndarray], str]:
@@ -255,11 +336,11 @@ def _blank(
 ) -> Statement:
     """A statement about ``arm`` of which nothing is known yet but who was counted, and in which unit."""
     rows = model.rows[model.rows["arm"].isin([*_parts(arm), "null"])]
-    unit = f"{UNITS[model.family]} per SD of {'absolute ' if even else ''}dose"
+    unit = f"{model.unit} per SD of {'absolute ' if even else ''}dose"
     nan = math.nan
     return Statement(
         id=id, label="exploratory", arm=arm, estimate=nan, low=nan, high=nan, p=nan, p_adjusted=nan, equivalent=None,
-        margin=nan, n_ratings=len(rows), n_participants=rows["participant"].nunique(),
+        margin=nan, n_ratings=rows["trial"].nunique() if "first" in rows else len(rows), n_participants=rows["participant"].nunique(),
         n_images=rows["image"].nunique(), unit=unit, method="not estimable", seed=seed,
         caveats=model.caveats, direction=direction, question=question, component="even" if even else "odd",
     )  # fmt: skip
@@ -270,11 +351,13 @@ def _estimated(
 ) -> tuple[Statement, Contrast | None]:
     even = blank.component == "even"
     parts = _parts(blank.arm)
+    if model.tied and blank.arm == "treated-sham" and not even and model.fitted is not None:
+        parts, model = {"treated": 1.0}, replace(model, reasons={})
     reasons = [model.reasons[arm] for arm in parts if arm in model.reasons]
     if model.fitted is None and not reasons:
         reasons = ["not estimable"] if not model.caveats else []
-    if even and not model.even and not reasons:
-        reasons = ["doses lie on one side of 0, so odd and even cannot be told apart"]
+    if even and model.fitted is not None and not reasons and not {f"even_{arm}" for arm in parts} <= set(model.fitted.params.index):
+        reasons = ["doses lie on one side of 0 or are shown beside their mirror image, so odd and even cannot be told apart"]
     if reasons or model.fitted is None:
         return replace(blank, caveats=(*blank.caveats, *dict.fromkeys(reasons))), None
     weights = {f"even_{arm}" if even else arm: weight for arm, weight in parts.items()}
@@ -351,7 +434,7 @@ def _jointly(effects: Sequence[pd.Series], seed: int, family: str) -> tuple[list
 def _explored(
     model: _Model, direction: str, question: str, seed: int, known: set[tuple[str, str, str]]
 ) -> Iterator[Statement]:
-    absent = {arm for arm in ARMS if not (model.rows["arm"] == arm).any()}
+    absent = {arm for arm in ARMS if not model.rows[arm].any()}
     about = (direction, question, seed)
     for arm in CONTRASTS:
         if absent & set(_parts(arm)):
@@ -362,11 +445,19 @@ def _explored(
         blank = _blank(f"even-{arm}-{direction}-{question}", model, arm, *about, even=True)
         yield _estimated(model, blank, 0.95, "two-sided")[0]
     yield _straight(model, _blank(f"linearity-treated-{direction}-{question}", model, "treated", *about))
+    if "first" in model.rows:
+        yield _learned(model, _blank(f"learning-treated-{direction}-{question}", model, "treated", *about))
+    elif model.family != "binary":
+        blank = _blank(f"demand-treated-{direction}-{question}", model, "treated", *about)
+        yield _learned(model, replace(blank, caveats=(*blank.caveats, DEMAND)))
     if model.family == "binary":
+        yield _accurate(model, _blank(f"accuracy-treated-{direction}-{question}", model, "treated", *about))
+        yield _learned(model, _blank(f"learning-treated-{direction}-{question}", model, "treated", *about))
         yield _signs(model.rows, _blank(f"signs-treated-{direction}-{question}", model, "treated", *about))
     elif not absent & {"treated", "sham"}:
         blank = _blank(f"paired-treated-sham-{direction}-{question}", model, "treated-sham", *about)
-        yield _paired(model.rows, replace(blank, unit=UNIT))
+        scored = model.unit if model.family == "gaussian" else UNITS["gaussian"]
+        yield _paired(model.rows, replace(blank, unit=f"{scored} per SD of dose"))
 
 
 def _straight(model: _Model, blank: Statement) -> Statement:
@@ -375,20 +466,47 @@ def _straight(model: _Model, blank: Statement) -> Statement:
     A linear spline, odd in the dose, with its knot at the middle of the doses' absolute values; the model is otherwise
     that of the claims. 0 is a straight line.
     """
-    rows, fitted = model.rows, model.fitted
-    sizes = np.unique(rows.loc[rows["treated"] != 0, "treated"].abs()) if fitted is not None else np.empty(0)
-    if fitted is None or len(sizes) < 2:
+    if model.fitted is None or math.isnan(model.knot):
         return replace(blank, caveats=(*blank.caveats, "a spline needs two sizes of dose at least"))
-    knot = float(sizes[(len(sizes) - 1) // 2])
-    bend = np.sign(rows["treated"]) * np.maximum(rows["treated"].abs() - knot, 0.0)
+    return _with(model, model.fitted, blank, model.rows["bend"], f"slope beyond dose {model.knot:g} minus slope within")
+
+
+def _accurate(model: _Model, blank: Statement) -> Statement:
+    """How often the higher of two treated doses is the one chosen: log-odds against one half, over people and images."""
+    blank = replace(blank, unit="log-odds of choosing the higher dose")
+    rows = model.rows[model.rows["treated"] != 0]
+    right = (np.sign(rows["treated"]) * (rows["value"] - 0.5) > 0).astype(float)
     try:
-        again = fit(rows.assign(bend=bend), f"{fitted.formula} + bend", fitted.random, family=model.family)
+        again = fit(rows.assign(value=right), "value ~ 1", (Random("participant"), Random("image")), family="binary")
     except ValueError as error:
         return replace(blank, caveats=(*blank.caveats, str(error)))
-    found = contrast(again, {"bend": 1.0})
+    found = contrast(again, {"Intercept": 1.0})
     return replace(
         blank, estimate=found.estimate, low=found.low, high=found.high, p=found.p, se=found.se, df=found.df, level=0.95,
-        method=f"{again.method}; slope beyond dose {knot:g} minus slope within, t({found.df:.1f}) = {found.t:.2f}",
+        n_ratings=len(rows), n_participants=rows["participant"].nunique(), n_images=rows["image"].nunique(),
+        method=f"{again.method}; {right.mean():.1%} right, t({found.df:.1f}) = {found.t:.2f}",
+    )  # fmt: skip
+
+
+def _learned(model: _Model, blank: Statement) -> Statement:
+    """Whether answers follow the dose more as the list goes on: the change of the treated slope over ten trials."""
+    rows, fitted = model.rows, model.fitted
+    if fitted is None or "position" not in rows or rows["position"].nunique() < 2:
+        return replace(blank, caveats=(*blank.caveats, "the place of trials in their list is not known"))
+    later = rows["treated"] * (rows["position"] - rows["position"].mean()) / 10
+    return _with(model, fitted, replace(blank, unit=f"{blank.unit} per ten trials"), later, "change of the slope over ten trials")
+
+
+def _with(model: _Model, fitted: MixedFit, blank: Statement, column: pd.Series, what: str) -> Statement:
+    """The coefficient of one further column in the model of the claims."""
+    try:
+        again = fit(model.rows.assign(further=column), f"{fitted.formula} + further", fitted.random, family=model.family)
+    except ValueError as error:
+        return replace(blank, caveats=(*blank.caveats, str(error)))
+    found = contrast(again, {"further": 1.0})
+    return replace(
+        blank, estimate=found.estimate, low=found.low, high=found.high, p=found.p, se=found.se, df=found.df, level=0.95,
+        method=f"{again.method}; {what}, t({found.df:.1f}) = {found.t:.2f}",
     )  # fmt: skip
 
 
@@ -443,8 +561,8 @@ def _signs(rows: pd.DataFrame, blank: Statement) -> Statement:
 
     It leans on no model, and takes participants as the only sample: a robustness line, not the main one.
     """
-    own = rows[(rows["arm"] == "treated") & (rows["dose"] != 0)]
-    means = (np.sign(own["dose"]) * (own["value"] - 0.5)).groupby(own["participant"]).mean()
+    own = rows[rows["treated"] != 0]
+    means = (np.sign(own["treated"]) * (own["value"] - 0.5)).groupby(own["participant"]).mean()
     means = means[means != 0]
     if means.empty:
         return replace(blank, unit="share of participants", caveats=(*blank.caveats, "nobody leans to either side"))

@@ -14,7 +14,7 @@ import contrafact
 from contrafact import bundle
 from contrafact.errors import UserError
 from contrafact.study.load import LoadedStudy, canonical, content
-from contrafact.study.schema import Hypothesis
+from contrafact.study.schema import Hypothesis, Study
 from contrafact.study.source import Loc, dotted, shown
 
 
@@ -90,7 +90,7 @@ def _planned(one: Hypothesis, loaded: LoadedStudy) -> dict[str, Any]:
     return {
         **one.model_dump(mode="json"),
         "correction": _correction(one, family, how),
-        "method": _method(one, family, loaded.study.estimator(one.question), how),
+        "method": _method(one, family, loaded.study, how),
     }
 
 
@@ -98,12 +98,20 @@ def _correction(one: Hypothesis, family: list[str], how: str) -> str:
     return "none" if len(family) == 1 else f"{how} over {', '.join(family)}"
 
 
-_MODELS = {"linear": ("rating points", "linear mixed model"), "ordinal": ("log-odds", "cumulative logit mixed model")}
+_MODELS = {
+    "linear": ("rating points", "linear mixed model"),
+    "ordinal": ("log-odds", "cumulative logit mixed model"),
+    "logit": ("log-odds of choice", "logit mixed model of choices"),
+}
 """The unit of a margin, and the model's name."""
+_SCORES = {"choice": "share chosen", "best_worst": "best-worst score"}
 
 
-def _method(one: Hypothesis, family: list[str], estimator: str, how: str) -> str:
-    unit, model = _MODELS[estimator]
+def _method(one: Hypothesis, family: list[str], study: Study, how: str) -> str:
+    unit, model = _MODELS[study.estimator(one.question)]
+    scale = next((q.scale for q in study.survey.questions if q.name == one.question), "") if study.survey else ""
+    if unit == "rating points" and scale in _SCORES:
+        unit, model = _SCORES[scale], f"{model} of the {_SCORES[scale]}"
     if "-" in one.arm:
         first, second = one.arm.split("-")
         what = f"the dose slope of {first} minus that of {second}"

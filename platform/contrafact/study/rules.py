@@ -350,6 +350,8 @@ def _hypotheses(raw: Raw) -> Iterator[Finding]:
             yield _unknown((*here, "direction"), direction, directions)
         if isinstance(question, str) and isinstance(raw.get("survey"), dict) and question not in asked:
             yield _unknown((*here, "question"), question, asked)
+        elif question in asked and _at(raw, "survey", "questions", questions.index(question), "scale") == "text":
+            yield Finding((*here, "question"), f"{shown(question)}, which is answered in free words", "a question that can be tested")
         arm = one.get("arm", schema.Hypothesis.model_fields["arm"].default)
         for name in str(arm).split("-"):
             if name in off:
@@ -377,7 +379,17 @@ def _analysis(raw: Raw) -> Iterator[Finding]:
             yield _unknown(here, question, scales)
         elif estimator == "ordinal" and scales[question] == "vas":
             yield Finding(here, "'ordinal' for a slider from 0 to 100", "linear: so fine a scale has no steps", "linear")
+        elif estimator in get_args(schema.Estimator) and estimator not in (known := schema.ESTIMATORS.get(scales[question], ())):
+            yield Finding(here, f"{shown(estimator)} for scale {scales[question]}", _words(known) if known else "no estimator of free words")
 
+    declared = tuple(_section(raw, "images", "covariates"))
+    for index, name in enumerate(_items(raw, "analysis", "heterogeneity")):
+        if isinstance(name, str) and name not in declared:
+            yield _unknown(("analysis", "heterogeneity", index), name, declared)
+    check = _at(raw, "analysis", "manipulation_check")
+    if isinstance(check, str) and scales.get(check) not in schema.NUMBERS:
+        numbers = [name for name, scale in scales.items() if scale in schema.NUMBERS]
+        yield _unknown(("analysis", "manipulation_check"), check, numbers)
 
     hypotheses = [_section(raw, "hypotheses", index) for index in range(len(_items(raw, "hypotheses")))]
     named = {h.get("family", schema.Hypothesis.model_fields["family"].default): h for h in hypotheses}

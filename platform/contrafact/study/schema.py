@@ -332,6 +332,13 @@ class Review(Part):
 
 Scale = Literal["vas", "likert7", "choice", "best_worst", "best", "worst", "text"]
 NUMBERS = {"vas": (0.0, 100.0), "likert7": (1.0, 7.0)}  # ends of the scales on which one picture is rated
+Estimator = Literal["linear", "ordinal", "logit"]
+ESTIMATORS: dict[str, tuple[Estimator, ...]] = {  # what can test the claims on a scale; the first does unless the study says
+    "vas": ("linear",),
+    "likert7": ("ordinal", "linear"),
+    "choice": ("logit", "linear"),
+    "best_worst": ("linear", "logit"),
+}
 PLACES = ("choice", "best", "worst")  # scales whose value is the place, from 1, of one picture of several
 DESIGN_SCALES: dict[str, tuple[Scale, ...]] = {
     "within_image": ("vas", "likert7", "text"),
@@ -562,10 +569,17 @@ class Correction(Part):
 class Analysis(Part):
     """What the analysis does otherwise than by default; frozen by the registration like everything else."""
 
-    estimators: dict[Name, Literal["linear", "ordinal"]] = Field(
-        default={}, description="of a question; absent: linear for `vas`, ordinal for `likert7`"
+    estimators: dict[Name, Estimator] = Field(
+        default={},
+        description="of a question; absent: linear for `vas` and `best_worst`, ordinal for `likert7`, logit for `choice`",
     )
     families: dict[Name, Correction] = Field(default={}, description="of a family of hypotheses; absent: Holm")
+    heterogeneity: tuple[Name, ...] = Field(
+        default=(), description="covariates of images with which the treated slope may differ; exploratory"
+    )
+    manipulation_check: Name | None = Field(
+        default=None, description="the question that asks for what the direction changes; effects on others through it are exploratory"
+    )
 
     def correction(self, family: str) -> Correction:
         return self.families.get(family, Correction())
@@ -601,10 +615,9 @@ class Study(Part):
     hypotheses: tuple[Hypothesis, ...] = ()
     analysis: Analysis = Analysis()
 
-    def estimator(self, question: str) -> Literal["linear", "ordinal"]:
+    def estimator(self, question: str) -> Estimator:
         """How the claims on a question are tested: as the study says, or as its scale calls for."""
         scales = {one.name: one.scale for one in self.survey.questions} if self.survey else {}
-        usual: Literal["linear", "ordinal"] = "ordinal" if scales.get(question) == "likert7" else "linear"
-        return self.analysis.estimators.get(question, usual)
+        return self.analysis.estimators.get(question) or ESTIMATORS[scales.get(question, "vas")][0]
 
     # Rules that join several keys stand in study/rules.py, where each can be told with its own line.

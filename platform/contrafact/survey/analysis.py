@@ -4,73 +4,92 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
-from contrafact.stats.dose import Test, analyse, weights, written_out
+from contrafact.stats.dose import Test, analyse, reproduced, written_out
 from contrafact.stats.mixed import Family
+from contrafact.stats.moderation import heterogeneity, mediation
 from contrafact.stats.statement import Statement
-from contrafact.study.schema import NUMBERS, PLACES, Hypothesis, Question, Study
-from contrafact.survey.design import UNCHANGED
+from contrafact.study.schema import ESTIMATORS, NUMBERS, Hypothesis, Question, Study
 
-UNREAD = "no estimator reads choices between two edited pictures, guesses or best-worst sets; their table is kept"
-LIKERT: tuple[Family, ...] = ("ordinal", "gaussian")
+FAMILIES: dict[str, Family] = {"linear": "gaussian", "ordinal": "ordinal", "logit": "binary"}
 
 
 def estimators(study: Study, question: Question) -> tuple[Family, ...]:
     """The family of a question's claims, and behind it those of its robustness lines.
 
     A slider can be averaged: the linear mixed model, with paired slopes of each image beside it. Seven steps cannot be
-    without a further assumption: the cumulative logit mixed model, with the linear one beside it. Choices between a
-    picture and its own dose 0: the logit mixed model.
+    without a further assumption: the cumulative logit mixed model, with the linear one beside it. Choices of two are a
+    logit mixed model of what each picture is worth, with the linear one and a sign test of participants beside it. Best and
+    worst are scores, and those a linear mixed model, with the logit one beside it.
     """
-    if question.scale == "vas":
-        return ("gaussian",)
-    if question.scale in PLACES:
-        return ("binary",)
-    return LIKERT if study.estimator(question.name) == "ordinal" else LIKERT[::-1]
+    first = study.estimator(question.name)
+    return tuple(FAMILIES[one] for one in (first, *(other for other in ESTIMATORS[question.scale] if other != first)))
 
 
 def evidence(ratings: pd.DataFrame, choices: pd.DataFrame) -> pd.DataFrame:
-    """One row an answer, as ``stats.dose`` reads them: ``ratings`` as they are (``Store.ratings_table``), and of each
-    choice (``Store.choices_table``) between an edited picture and its own unchanged one the edited one's row, with
-    ``value`` 1 where it was chosen, else 0, and ``first`` 1 where it stood on the left. Other choices are left out."""
-    if choices.empty:
-        return ratings
-    edited = choices[~choices["arm"].isin(UNCHANGED) & (choices["scale"] == "choice")]
-    edited = edited[edited.groupby("rating_id")["arm"].transform("size") == 1]
-    rows = edited.assign(value=edited["chosen"].astype(float), first=(edited["place"] == 0).astype(float))
-    return pd.concat([ratings, rows]) if len(ratings) else rows
+    """The rows that ``stats.dose`` reads: ``ratings`` as they are (``Store.ratings_table``), and every picture of each
+    choice (``Store.choices_table``), ``value`` 1 for the chosen one, else 0. A best and a worst are one trial, under the
+    name of their question, with ``times`` 2 and ``value`` -1 for the worst; trials without both are left out."""
+    pairs = choices[choices["scale"] == "choice"]
+    ends = choices[choices["scale"].isin(("best", "worst"))].assign(
+        question=lambda table: table["question"].str.replace("_(best|worst)$", "", regex=True)
+    )
+    score: pd.Series = ends["chosen"].astype(float) * np.where(ends["scale"] == "best", 1.0, -1.0)
+    ends = ends.assign(value=score.groupby([ends["trial"], ends["question"], ends["place"]]).transform("sum"))
+    named = ends["chosen"].astype(float).groupby([ends["trial"], ends["question"]]).transform("sum") == 2
+    apart = ends["value"].abs().groupby([ends["trial"], ends["question"]]).transform("sum") == 4  # two rows a picture
+    ends = ends[named & apart & (ends["scale"] == "best")]
+    parts = [ratings, pairs.assign(value=pairs["chosen"].astype(float), times=1.0), ends.assign(times=2.0)]
+    kept = [one for one in parts if len(one)]
+    return pd.concat(kept, ignore_index=True) if kept else ratings
 
 
-def statements(study: Study, table: pd.DataFrame, *, exploratory: bool = True) -> tuple[Statement, ...]:
-    """Every claim of the study tested on a table of ratings (see ``stats.dose``), and what is set beside them."""
+def statements(
+    study: Study, table: pd.DataFrame, covariates: pd.DataFrame | None = None, *, exploratory: bool = True
+) -> tuple[Statement, ...]:
+    """Every claim of the study tested on a table of ratings (see ``stats.dose``), and what is set beside them.
+
+    ``covariates`` has a row for each image and a column for each covariate that ``analysis.heterogeneity`` names.
+    """
     assert study.survey is not None
     tests = [
         Test(h.id, h.direction, h.question, h.arm, h.test, h.alternative, h.margin, h.alpha, h.family) for h in study.hypotheses
     ]
-    asked = [question for question in study.survey.asked if question.scale in NUMBERS or question.scale in PLACES]
-    unread = {q.name for q in study.survey.questions if q.scale in ("choice", "best_worst")} - set(table["question"])
+    asked = [question for question in study.survey.questions if question.scale != "text"]
     found = analyse(
-        table, tests, study.seed, {question.name: NUMBERS.get(question.scale, (0.0, 1.0)) for question in asked},
+        table, tests, study.seed, {question.name: NUMBERS[question.scale] for question in asked if question.scale in NUMBERS},
         estimators={question.name: estimators(study, question) for question in asked},
         between=_between(study),
         corrections={name: (one.method, one.k) for name, one in study.analysis.families.items()},
         exploratory=exploratory,
     )  # fmt: skip
-    return tuple(replace(one, caveats=(UNREAD,)) if one.question in unread else one for one in found)
+    return (*found, *_companions(study, table, covariates)) if exploratory else found
+
+
+def _companions(study: Study, table: pd.DataFrame, covariates: pd.DataFrame | None) -> Iterator[Statement]:
+    """For whom and by which way, where the study asks."""
+    wanted, check, between = list(study.analysis.heterogeneity), study.analysis.manipulation_check, _between(study)
+    for (direction, question), rows in table.groupby(["direction", "question"], sort=True):
+        family = _family(study, str(question))
+        if wanted and covariates is not None:
+            yield from heterogeneity(rows, covariates[wanted], family, study.seed, between=between)
+        through = table[(table["direction"] == direction) & (table["question"] == check)]
+        if len(through) and question != check:
+            yield mediation(rows, through, family, study.seed, between=between)
 
 
 def call(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> str:
     """The command that reproduces a claim's estimate from the table of :func:`model_tables`, '' where there is none."""
     rows = table[(table["direction"] == hypothesis.direction) & (table["question"] == hypothesis.question)]
     family = _family(study, hypothesis.question)
-    formula = written_out(rows, family, between=_between(study))[1] if len(rows) else ""
-    if not set(hypothesis.arm.split("-")) <= set(formula.split(" ")):
+    formula, contrast = reproduced(rows, hypothesis.arm, family, between=_between(study)) if len(rows) else ("", "")
+    if not formula:
         return ""
     words = ["contrafact", "fit", _file(hypothesis.direction, hypothesis.question), "--formula", formula]
-    words += ["--family", family, "--contrast", weights(hypothesis.arm)]
+    words += ["--family", family, "--contrast", contrast]
     return shlex.join(words)
 
 
@@ -88,7 +107,7 @@ def _between(study: Study) -> bool:
 
 def _family(study: Study, question: str) -> Family:
     assert study.survey is not None
-    return estimators(study, next(one for one in study.survey.asked if one.name == question))[0]
+    return estimators(study, next(one for one in study.survey.questions if one.name == question))[0]
 
 
 def _file(direction: str, question: str) -> str:

@@ -7,7 +7,6 @@ per SD of dose; an image's own level is in ``image_sd``. Without ``survey.respon
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -119,8 +118,7 @@ def rehearse(
         )
     people = assumed(study, slope)
     ordered = sorted(study.hypotheses, key=lambda h: not h.primary)
-    # The correction for many tests collects garbage at each call; what was imported need not be looked at again.
-    with ProcessPoolExecutor(processes, initializer=gc.freeze) as pool:
+    with ProcessPoolExecutor(processes) as pool:
         for (participants, images), n in zip(sizes, replications, strict=True):
             work = partial(replicate, study=study, people=people, participants=participants, images=images)
             found = list(pool.map(work, range(1, n + 1), chunksize=max(1, n // (4 * processes))))
