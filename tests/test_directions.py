@@ -305,7 +305,7 @@ def test_a_sham_is_orthogonal_to_guide_and_held(name: str) -> None:
         assert float((norms[0] / norms[1] - 1).abs().max()) < 0.1
         moved[keep] = torch.stack([(reader(flat) - reader(source)).abs().view(n, 3) for reader in (left, right)])
     assert float(moved[left, right].mean()) < 0.4 * float(moved[()].mean())
-    assert float(moved[left, right][0, :, ::2].mean()) < 0.1 * float(treated.reached.abs()[:, ::2].mean())
+    assert float(moved[left, right][0, :, ::2].mean()) < 0.2 * float(treated.reached.abs()[:, ::2].mean())
 
 
 def test_a_contrast_reads_what_sets_the_sets_apart() -> None:
