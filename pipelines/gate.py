@@ -13,6 +13,8 @@ from PIL import Image
 
 from contrafact import seeds
 from contrafact.counterfactual import card, gate, set_card
+from contrafact.counterfactual.perceptual import open_perceptual
+from contrafact.counterfactual.text import open_text_model
 from contrafact.images import decode, pack, worlds
 from contrafact.predictors.predictor import Predictor, as_input
 from contrafact.run.context import Context
@@ -51,6 +53,7 @@ def run(context: Context) -> dict[str, Any]:
         "sets_failed": 0,
         "reasons": {},
         "drawable": {},
+        "drawability": _drawability(context, judge, probes),
     }
     readings: list[pd.DataFrame] = []
     lead: tuple[list[str], np.ndarray] | None = None  # images and treated pictures of the first direction
@@ -135,6 +138,12 @@ def run(context: Context) -> dict[str, Any]:
             "l1": float(treated["l1"][:, ends].mean()),
             "ssim": float(treated["ssim"][:, ends].mean()),
             "images": n,
+            "moves": {
+                probe: float(value) for probe, value in zip(
+                    leakage, _mean_slope(np.stack(list(leakage.values()), -1), doses) if leakage else (), strict=True
+                )
+            },
+            **_seen_apart(context, pictures["treated"][:, ends], source),
             **upstream["generate"]["axioms"][name],
             **_of_the_set(context, name, pictures, measured, source, judge, features),
         }
@@ -239,6 +248,41 @@ def _of_the_set(
         "locality": float(np.nanmean(set_card.locality(flat, np.repeat(source, len(ends), axis=0)))),
         "minimality": set_card.minimality(values["l1"][:, ends], (values["judge"] - values["judge"][:, [zero]])[:, ends]),
     }
+
+
+def _seen_apart(context: Context, treated: np.ndarray, source: np.ndarray) -> dict[str, float]:
+    """Mean perceptual distance and open_clip cosine of treated pictures (n, d, h, w, 3) and their sources; NaN for a
+    network that the study does not name."""
+    edited, unedited = treated.reshape(-1, *treated.shape[2:]), np.repeat(source, treated.shape[1], axis=0)
+    found = {"lpips": float("nan"), "clip_similarity": float("nan")}
+    named = context.loaded.inputs
+    if "card.vgg" in named:
+        distances = open_perceptual(named["card.vgg"]).distance(as_input(edited), as_input(unedited))
+        found["lpips"] = float(distances.mean())
+    if "card.clip" in named:
+        model = open_text_model(named["card.clip"])
+        with torch.no_grad():
+            one, other = (
+                torch.cat([model.pictures(as_input(part)) for part in np.array_split(each, -(-len(each) // 100))])
+                for each in (edited, unedited)
+            )
+        found["clip_similarity"] = float((one * other).sum(1).mean())
+    return found
+
+
+def _drawability(context: Context, judge: Predictor, probes: Predictor | None) -> dict[str, dict[str, float]]:
+    """What a shift of each condition by an SD moves the judge's side by, in SD of its reading, with a 95% interval."""
+    found = {}
+    for name, sha in context.upstream["generate"]["drawn"].items():
+        pictures = np.load(io.BytesIO(context.files.get(sha)), allow_pickle=False)
+        instrument, number = judge, 0
+        if name != "score":
+            assert probes is not None
+            instrument, number = probes, probes.names.index(name)
+        reading = instrument.read(pictures.reshape(-1, *pictures.shape[2:]))[:, number].reshape(len(pictures), 3)
+        slope, low, high = card.slope_interval(reading, np.array([-1.0, 0.0, 1.0]))
+        found["outcome" if name == "score" else name] = {"slope": slope, "low": low, "high": high}
+    return found
 
 
 def _columns(probes: Predictor, flat: np.ndarray, n: int, d: int) -> dict[str, np.ndarray]:
@@ -403,6 +447,15 @@ def _stopped(context: Context, facts: dict[str, Any]) -> str | None:
                 f"[{found['slope_low']:.2f}, {found['slope_high']:.2f}] per requested SD, which includes zero. Longer training, more images, "
                 "a closer crop or guidance instead of a condition shift would help."
             )
+    limit = context.study.gate.artefact_auc
+    marked = {name: found["artefact_auc"] for name, found in facts["directions"].items() if found["artefact_auc"] > limit}
+    if marked and len(marked) == len(facts["directions"]):
+        said = " and ".join(f"{name} with an AUC of {auc:.2f}" for name, auc in marked.items())
+        return (
+            f"Editing leaves a mark by which treated pictures are told from dose 0, direction {said} (the study allows "
+            f"{limit:g}): people could answer to it. Smaller doses, a soft mask or longer training would help; "
+            "gate.artefact_auc: 1 lets all pass."
+        )
     if facts["sets_passed"] == 0:
         return f"No matched set passes the gate: {', '.join(f'{reason} ({count})' for reason, count in facts['reasons'].items())}."
     return None

@@ -42,6 +42,12 @@ LEARNED = 1_000
 AXIOMS = 8
 """Images at most of each direction on which null cycles and the way back are tried."""
 
+DRAWN = 16
+"""Validation images at most on which each condition is shifted, to see what the model can draw of it."""
+
+NOISE_SHARE = 0.25
+"""Depth, as a share of the schedule, to which pictures are covered with noise and drawn anew for their anomaly."""
+
 CYCLES = 10
 """Null edits one after another."""
 
@@ -137,6 +143,7 @@ def run(context: Context) -> dict[str, Any]:
     latents = open_latents(opened["denoiser"]) if study.model.autoencoder else None
     instruments = Instruments(data, guide, steering, probes, denoiser, conditions, noise_aware, sliders, latents)
     context.log_params({"doses": study.doses.grid, **study.arms.model_dump()})
+    facts["drawn"] = _drawn(context, instruments)
     records = {image.key: image for image in context.store.images(context.study_id, split="stimuli")}
     for name, direction in study.directions.items():
         direction_id = context.store.put_direction(
@@ -191,7 +198,10 @@ def run(context: Context) -> dict[str, Any]:
             rows = []
             if batch is batches[0]:
                 some = results["treated"][1].images[:AXIOMS], None if regions is None else regions[:AXIOMS]
-                facts["axioms"][name] = _axioms(study, direction, follow, instruments, batch[:AXIOMS], wanted, *some)
+                facts["axioms"][name] = {
+                    **_axioms(study, direction, follow, instruments, batch[:AXIOMS], wanted, *some),
+                    "anomaly": _anomaly(study, instruments, batch[:AXIOMS], some[0], list(doses).index(0.0)),
+                }
             beyond = unsupported(results["treated"][1], torch.from_numpy(wanted))
             for i, key in enumerate(keys):
                 facts["unsupported"] += [[f"{name}/{key}", float(doses[j])] for j in beyond[i].nonzero()[:, 0].tolist()]
@@ -461,6 +471,52 @@ def _axioms(
         "composition": float(np.abs(again.astype(float) - pixels).mean() / 255),
         "reversibility": float(np.abs(returned.astype(float) - pixels).mean() / 255),
     }
+
+
+def _anomaly(
+    study: schema.Study, instruments: Instruments, rows: list[int], treated: torch.Tensor, zero: int
+) -> float:
+    """How much worse the model draws edited pictures anew than their unedited ones: a ratio, 1 is no worse.
+
+    Error of one step back from the noise of a partial noising (Wyatt et al. 2022, "AnoDDPM"), mean over the doses of
+    ``treated`` (n, d, c, h, w) over that of dose ``zero``; all doses of an image share the noise, and no condition is
+    told, since an edited picture is not what its image's says.
+    """
+    denoiser, latents, (n, d) = instruments.denoiser, instruments.latents, treated.shape[:2]
+    x = treated.flatten(0, 1) if latents is None else latents.encode(treated.flatten(0, 1))
+    drawn = [seeds.normal(denoiser.shape, study.seed, "anomaly", str(instruments.data.key[row])) for row in rows]
+    noise = torch.from_numpy(np.stack(drawn)).repeat_interleave(d, 0)
+    schedule = Schedule(denoiser.alphas_cumprod)
+    t = int(NOISE_SHARE * (len(schedule) - 1))
+    clean = denoiser.predict(schedule.add_noise(x, noise, t), torch.full((n * d,), t)).clean
+    error = (clean - x).pow(2).flatten(1).mean(1).view(n, d).double()
+    ends = [j for j in range(d) if j != zero]
+    return float(error[:, ends].mean() / error[:, zero].mean())
+
+
+def _drawn(context: Context, instruments: Instruments) -> dict[str, str]:
+    """Hashes of arrays (n, 3, h, w, 3) by condition: validation images with it an SD lower, as it is, and higher.
+
+    They are for the judge's side to read: what the model cannot draw, no shift of it can move.
+    """
+    data = instruments.data
+    rows = np.flatnonzero(data.split == "validation")[:DRAWN]
+    strengths, found = torch.tensor([-1.0, 0.0, 1.0]).repeat(len(rows), 1), {}
+    for column, name in enumerate(instruments.conditions):
+        # Where an image's own condition is not known there is nothing to shift.
+        own = instruments.condition(rows)
+        known = rows if own is None else rows[~own[:, column].isnan().numpy()]
+        if not len(known):
+            continue
+        path = _inverted(context.study, schema.Edit(), instruments, known)
+        wanted = strengths[: len(known)]
+        made = edit(
+            instruments.denoiser, path, ConditionShift(column), wanted, wanted,
+            reading_change([instruments.reads("outcome")]), corrections=0,
+        )  # fmt: skip
+        pictures = decode.to_uint8(made.images.flatten(0, 1).numpy())
+        found[name] = context.files.put(pack.array_bytes(pictures.reshape(len(known), 3, *pictures.shape[1:])))
+    return found
 
 
 def _bounds(direction: schema.Direction) -> tuple[float, float]:

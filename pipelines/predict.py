@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from contrafact import seeds
-from contrafact.images import pack, worlds
-from contrafact.predictors.predictor import Predictor, Target
+from contrafact.counterfactual.text import open_text_model
+from contrafact.images import duplicates, pack, worlds
+from contrafact.predictors.predictor import Predictor, Target, as_input
 from contrafact.predictors.quality import expected_calibration_error, mapping, quality
 from contrafact.predictors.train import FitConfig, calibrate, fit, targets_of
 from contrafact.run.context import Context
@@ -123,6 +125,7 @@ def run(context: Context) -> dict[str, Any]:
         for key, value in facts["quality"].items()
         if key.startswith("probe_judge.")
     }
+    facts["near_duplicates"] = _near_duplicates(context, data, judge)
     facts["stopped"] = _at_chance(facts["quality"], outcome.column)
     if facts["stopped"] is None:
         try:
@@ -132,6 +135,23 @@ def run(context: Context) -> dict[str, Any]:
                 f"A dose has no unit: {error}. More images, a better crop or another outcome would help."
             )
     return facts
+
+
+@torch.no_grad()
+def _near_duplicates(context: Context, data: pack.Dataset, judge: Predictor) -> list[dict[str, str]]:
+    """Pairs of photographs in two splits that are nearly the same, as the judge's features or the study's open_clip
+    model see them. The lockbox stays closed and is not compared; a rendered world draws no picture twice."""
+    if context.study.world is not None:
+        return []
+    folder = context.loaded.inputs.get("card.clip")
+    seen = judge.features if folder is None else open_text_model(folder).pictures
+    images = duplicates.softened(data.images)
+    parts = [seen(as_input(images[k : k + 250])).numpy() for k in range(0, len(images), 250)]
+    pairs = duplicates.across(np.concatenate(parts), images, data.split)
+    context.log_metrics({"near_duplicates": len(pairs)})
+    return [
+        {"image": data.key[i], "split": data.split[i], "other": data.key[j], "other_split": data.split[j]} for i, j in pairs
+    ]
 
 
 def _reader(context: Context) -> Path:

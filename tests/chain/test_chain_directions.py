@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from contrafact import settings
 from contrafact.images import decode
+from contrafact.predictors.predictor import Predictor
 from contrafact.store.files import Files
 
 KINDS = """\
@@ -42,3 +44,39 @@ def test_every_kind_is_edited_controlled_and_measured(
                 for row in made.itertuples()
             ]
             assert np.mean(moved) > 0.05, (name, arm)
+
+
+ROUNDS = """\
+  found: {kind: guidance, target: skin, audit: the second round leaves it out, edit: {steps: 4}}
+  plain: {kind: guidance, edit: {steps: 4}}
+  second: {kind: arithmetic, sum: {plain: 1}, orthogonal_to: [found], edit: {steps: 4}}
+doses:"""
+
+
+@pytest.mark.slow
+def test_a_second_round_leaves_what_the_first_one_found(
+    predicted: Any, changed: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The outcome's direction, made orthogonal to a found one, moves the outcome still and the found reading less."""
+    chain = predicted.copy(tmp_path / "rounds")
+    said = chain.run(changed(("doses:", ROUNDS))).said
+    assert said["stopped"] is None
+    files = Files(settings.read(chain.workspace).files_url)
+    with chain.store() as store:
+        study = store.study("tiny")
+        table = store.stimuli_table(study.id)
+        (sha,) = [model.files_sha256 for model in store.models(study.id) if model.role == "probe_guide"]
+    probe = Predictor.load(files.get_folder(sha, tmp_path / "probe"))
+    moved, judged = {}, {}
+    for name, rows in table[table["arm"] == "treated"].groupby("direction"):
+        wide = rows.pivot(index="image", columns="dose", values="pixels_sha256")
+        low, high = (
+            probe.read(np.stack([decode.from_png(files.get(sha)) for sha in wide[dose]]))[:, 0] for dose in (-0.4, 0.4)
+        )
+        moved[name] = high - low
+        judged[name] = float((rows["judge_dose"] * rows["dose"]).mean())
+    assert moved["found"].mean() > 0.4
+    assert np.abs(moved["second"]).mean() < np.abs(moved["plain"]).mean() / 2
+    assert judged["second"] > 0
+    assert set(table["direction"]) == {"outcome", "found", "plain", "second"}
+    assert "second" in chain.report().read_text(encoding="utf-8")

@@ -62,6 +62,25 @@ def test_the_mark_of_editing_is_caught_and_claims_nothing(fresh: Any, changed: C
     assert primary["verdict"] is False and primary["p_adjusted"] > 0.05
 
 
+def test_a_direction_that_marks_its_pictures_reaches_nobody(fresh: Any, changed: Callable[..., Path]) -> None:
+    """A hard box of change at large doses: the detector tells treated from dose 0, and every set is stopped."""
+    marking = (
+        ("kind: confounded", "kind: artefact"),
+        ("edit: {steps: 4, secant_steps: 1, mask_quantile: 0.5, batch: 7}", "edit: {steps: 4, mask: [0.25, 0.25, 0.5, 0.5]}"),
+        ("doses: {grid: [-0.4, 0, 0.4]}", "doses: {grid: [-0.8, 0, 0.8], support: [0, 1]}"),
+        ("placebo: 3, images: 9", "placebo: 0, images: 12"),
+    )  # fmt: skip
+    stopped = fresh.run(changed(*marking, (" artefact_auc: 1.0,", ""))).said["stopped"]
+    found = facts(fresh, "gate")
+    auc = found["directions"]["outcome"]["artefact_auc"]
+    assert auc > 0.9
+    assert found["sets_passed"] == 0 and found["reasons"]["artefact_auc"] == found["sets_failed"]
+    assert f"an AUC of {auc:.2f}" in stopped and "gate.artefact_auc" in stopped
+    with fresh.store() as store:
+        assert store.batches(store.study("tiny").id) == []
+    assert fresh.run(changed(*marking)).said["stopped"] is None, "the study may say otherwise"
+
+
 def test_a_continuous_outcome_of_products_goes_from_pixels_to_a_claim(
     fresh: Any, changed: Callable[..., Path]
 ) -> None:

@@ -79,7 +79,7 @@ def _memory() -> Check:
 def _torch() -> Check:
     try:
         import torch
-        import torchvision  # type: ignore[import-untyped]  # its compiled operators break first where the builds do not belong together
+        import torchvision  # its compiled operators break first where the builds do not belong together
     except Exception as error:  # noqa: BLE001 - a broken build fails in its own way
         return Check("torch", f"{type(error).__name__}: {error}", False, "Install from requirements.lock.")
     fast = torch.cuda.is_available() or torch.cpu.get_capabilities().get("avx512_bf16", False)

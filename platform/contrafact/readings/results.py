@@ -142,6 +142,8 @@ def reading(
     seen = pitfalls(ratings, _bounds(study)) if ratings is not None else ()
     if warning := facts.get("field", {}).get("left", {}).get("warning"):
         seen = (warning, *seen)
+    if pairs := facts.get("predict", {}).get("near_duplicates"):
+        seen = (_twice(pairs), *seen)
     reliable = tuple(_reliability(study, ratings)) if ratings is not None and len(ratings) else ()
     absent = [
         sentence
@@ -299,6 +301,10 @@ _LABELS = {
     "null_max_error": "dose 0: largest error (range 0 to 1)",
     "artefact_auc": "artefact detector: AUC, .5 is no mark",
     "edit_auc": "editor's mark, treated against sham: AUC, .5 is no more than editing leaves",
+    "lpips": "perceptual distance to the unedited picture, VGG-16 (needs card.vgg)",
+    "clip_similarity": "open_clip cosine with the unedited picture (needs card.clip)",
+    "anomaly": "error of drawing anew, edited over unedited pictures: 1 is no worse",
+    "moves": "judge's probes: SD per SD of dose",
     "locality": "share of pixels that holds .9 of the change",
     "minimality": "pixel change (range 0 to 1) for each SD that the judge moves",
     "frechet": "Fréchet distance to real pictures, judge's features",
@@ -426,8 +432,26 @@ def _quality(gate: Facts) -> tuple[Table, ...]:
         "What an outside reader sees move in the treated arm (SD of each factor per SD of dose)",
         gate.get("factor_slopes") or {}, ("factor", "slope"),
     )  # fmt: skip
+    drawn = {
+        name: f"{_shown(one.get('slope'))} [{_shown(one.get('low'))}, {_shown(one.get('high'))}]"
+        for name, one in (gate.get("drawability") or {}).items()
+    }
+    tables += _plain(
+        "What the model can draw: SD that the judge's side reads for each SD of a condition, 95% interval", drawn,
+        ("condition", "slope"),
+    )  # fmt: skip
     drawable = {name: "drawable" if ok else "not drawable" for name, ok in (gate.get("drawable") or {}).items()}
     return (*tables, *_plain("Can the direction be drawn?", drawable, ("direction", "verdict")))
+
+
+def _twice(pairs: Sequence[Facts]) -> str:
+    """The warning about pictures that stand in two splits."""
+    named = "; ".join(f"{p['image']} ({p['split']}) and {p['other']} ({p['other_split']})" for p in pairs[:10])
+    more = f"; and {len(pairs) - 10} more" if len(pairs) > 10 else ""
+    return (
+        f"Nearly the same picture stands in two splits, {len(pairs)} pair{'s' * (len(pairs) > 1)}: {named}{more}. What a "
+        "model has learned by heart it does not predict: give such pictures one unit_id, or remove one of each pair."
+    )
 
 
 def _held(name: str, covariate: str, one: Facts) -> tuple[str, ...]:

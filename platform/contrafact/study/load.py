@@ -212,7 +212,7 @@ def _inputs(raw: rules.Raw, base: Path, data: Path | None) -> tuple[dict[str, Pa
     keys: list[Loc] = [("images", "manifest"), ("images", "extra"), ("images", "folder")]
     directions = raw.get("directions")
     texts = [("directions", name, "text", "model") for name in (directions if isinstance(directions, dict) else ())]
-    models: list[Loc] = [("model", "start"), ("model", "autoencoder")]
+    models: list[Loc] = [("model", "start"), ("model", "autoencoder"), ("card", "clip"), ("card", "vgg")]
     for loc in [*keys, ("stimuli", "manifest"), ("stimuli", "folder"), *models, *texts]:
         value: Any = raw
         for part in loc:
@@ -226,7 +226,7 @@ def _inputs(raw: rules.Raw, base: Path, data: Path | None) -> tuple[dict[str, Pa
             paths[dotted(loc)] = path
             if loc[-1] in ("manifest", "extra") and not contested:
                 findings += _columns(raw, loc, path)
-            elif loc[-1] == "model":
+            elif loc[-1] in ("model", "clip"):
                 findings += _text_model(loc, path)
     for name in ("images", "stimuli"):
         if f"{name}.manifest" in paths:
@@ -241,7 +241,8 @@ def _resolved_path(loc: Loc, text: str, base: Path, data: Path | None) -> tuple[
         if data is None:
             allowed = "the environment variable CONTRAFACT_DATA set to the folder of the data"
             return None, Finding(loc, f"{shown(text)}, but no CONTRAFACT_DATA", allowed)
-    wanted_file = loc[-1] in ("manifest", "extra")
+    endings = {"manifest": TABLES, "extra": TABLES, "vgg": (".safetensors",)}.get(str(loc[-1]))
+    wanted_file = endings is not None
     try:
         # A function, because a backslash in the folder's name must stay a backslash.
         expanded = re.sub(r"\$\{?CONTRAFACT_DATA\}?", lambda _: str(data), text)
@@ -250,8 +251,8 @@ def _resolved_path(loc: Loc, text: str, base: Path, data: Path | None) -> tuple[
     except (OSError, ValueError, RuntimeError):
         there = False
         path = base
-    if wanted_file and Path(text).suffix.lower() not in TABLES:
-        return None, Finding(loc, shown(text), f"a file that ends in {' or '.join(TABLES)}")
+    if endings is not None and Path(text).suffix.lower() not in endings:
+        return None, Finding(loc, shown(text), f"a file that ends in {' or '.join(endings)}")
     if not there:
         kind = "file" if wanted_file else "folder"
         return None, Finding(

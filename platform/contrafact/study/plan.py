@@ -37,14 +37,14 @@ class _Stage(NamedTuple):
 # The seed stands with ingest: it reaches every later stage through the upstream hashes.
 STAGES = {
     "ingest": _Stage((), ("seed", "world", "images"), ("images.manifest", "images.extra")),
-    "predict": _Stage(("ingest",), ("predictors", "doses.support")),
+    "predict": _Stage(("ingest",), ("predictors", "doses.support", "card.clip"), ("card.clip",)),
     "finetune": _Stage(
         ("predict",),
         ("model", "directions.*.kind", "directions.*.target", "directions.*.hold", "directions.*.slider"),
         ("model.start", "model.autoencoder"),
     ),
     "generate": _Stage(("predict", "finetune"), ("directions", "doses", "arms"), ("directions.*.text.model",)),
-    "gate": _Stage(("generate",), ("gate", "survey.respondents.reads")),
+    "gate": _Stage(("generate",), ("gate", "card", "survey.respondents.reads"), ("card.clip", "card.vgg")),
     "field": _Stage(("gate",), ("review", "survey", "hypotheses")),
     "analyse": _Stage(("field",), ("hypotheses", "analysis")),
     "report": _Stage(("analyse",), ("study", "title", "question")),
@@ -124,6 +124,9 @@ def _content_hashes(loaded: LoadedStudy, key: str) -> Iterator[tuple[str, str | 
     if path.is_dir():
         for file in sorted(each for each in path.rglob("*") if each.is_file()):
             yield file.relative_to(path).as_posix(), _digest(file)
+        return
+    if path.suffix == ".safetensors":
+        yield path.name, _digest(path)
         return
     yield "manifest", _digest(path)
     images = loaded.study.images

@@ -324,6 +324,18 @@ class Gate(Part):
     artefact_auc: Share = Field(default=0.9, description="a set of directions above it is stopped")
 
 
+class Card(Part):
+    """Networks from elsewhere that help to measure pictures; without one, what it measures is not estimable."""
+
+    clip: str | None = Field(
+        default=None,
+        description="folder of an open_clip model: likeness of edited and unedited pictures, near-duplicates across splits",
+    )
+    vgg: str | None = Field(
+        default=None, description="weights of a VGG-16 (.safetensors): perceptual distance of edited and unedited pictures"
+    )
+
+
 class Review(Part):
     required: bool = Field(
         default=False, description="the run stops before registration until people have reviewed"
@@ -609,6 +621,7 @@ class Study(Part):
     directions: dict[Name, Direction] = {}
     doses: Doses = Doses()
     arms: Arms = Arms()
+    card: Card = Card()
     gate: Gate = Gate()
     review: Review = Review()
     survey: Survey | None = None
