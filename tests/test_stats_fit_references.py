@@ -9,8 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import optimize, stats
 
 from contrafact.stats import fit
 
@@ -122,3 +124,31 @@ def test_likelihood_intervals_as_in_lme4() -> None:
     assert found.profiled == tuple(names)
     for mine, theirs in names.items():
         assert found.profile(mine) == pytest.approx(expected[theirs], rel=1e-3)
+
+
+def test_likelihood_intervals_of_a_laplace_fit_agree_with_those_of_glmer() -> None:
+    table = pd.read_csv(FOLDER / "simulated.csv")
+    found = fit(table, "yes ~ x + (1 | participant)", family="binary")
+    names = {".sig01": "sd (Intercept) | participant"}
+    for row in REFERENCES["profile_binary"]:
+        # confint walks in steps and interpolates between them.
+        assert found.profile(names.get(row["parameter"], row["parameter"])) == pytest.approx((row["low"], row["high"]), abs=1e-3)
+
+
+def test_the_interval_of_an_sd_in_a_correlated_bracket_ends_where_the_deviance_says() -> None:
+    table = pd.read_csv(FOLDER / "simulated.csv")
+    found = fit(table, "likert ~ x + (1 + x | participant)", family="ordinal")
+    low, high = found.profile("sd x | participant")
+    sd = next(row.sd for row in found.random if row.term == "x")
+    assert 0 <= low < sd < high
+    # A slope of the upper end, whatever else: Nelder and Mead, who know no gradient, find the same rise.
+    state, rise = found.engine.state, stats.chi2.ppf(0.95, 1)
+    model, length = state.model, high * state.model.scales[0][1]
+
+    def held(free: np.ndarray) -> float:
+        row = length * np.array([np.sin(free[-1]), np.cos(free[-1])])
+        return model.at(np.concatenate([free[:-1], row])).value
+
+    start = np.concatenate([state.psi[:-2], [np.arctan2(*state.psi[-2:])]])
+    best = optimize.minimize(held, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-4, "maxfev": 1500})
+    assert best.fun - state.value == pytest.approx(rise, abs=0.02)

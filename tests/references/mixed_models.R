@@ -143,12 +143,14 @@ pair <- as.data.frame(pairs(emmeans(slopes, ~ cond, lmer.df = "satterthwaite"), 
 effects <- ranef(slopes, condVar = TRUE)$image
 spread <- t(apply(attr(effects, "postVar"), 3, function(v) sqrt(diag(v))))
 intervals <- confint(lmer(y ~ x + (1 | participant) + (1 | image), sim, REML = FALSE, control = tight), quiet = TRUE)
-body <- sprintf('{"versions": {"R": "%s", "lme4": "%s", "lmerTest": "%s", "ordinal": "%s", "emmeans": "%s"},\n "models": [\n  %s],\n "means": %s,\n "pairs": %s,\n "effects": %s,\n "profile": %s}\n',
+binary <- confint(glmer(yes ~ x + (1 | participant), sim, family = binomial, control = tight_g), quiet = TRUE)
+body <- sprintf('{"versions": {"R": "%s", "lme4": "%s", "lmerTest": "%s", "ordinal": "%s", "emmeans": "%s"},\n "models": [\n  %s],\n "means": %s,\n "pairs": %s,\n "effects": %s,\n "profile": %s,\n "profile_binary": %s}\n',
   as.character(getRversion()), packageVersion("lme4"), packageVersion("lmerTest"), packageVersion("ordinal"), packageVersion("emmeans"),
   paste(found, collapse = ",\n  "),
   rows(level = quoted(as.character(means$cond)), estimate = number(means$emmean), se = number(means$SE), df = number(means$df)),
   rows(contrast = quoted(as.character(pair$contrast)), estimate = number(pair$estimate), se = number(pair$SE), df = number(pair$df)),
   rows(level = quoted(rownames(effects)), intercept = number(effects[, 1]), slope = number(effects[, 2]),
        intercept_sd = number(spread[, 1]), slope_sd = number(spread[, 2])),
-  rows(parameter = quoted(rownames(intervals)), low = number(intervals[, 1]), high = number(intervals[, 2])))
+  rows(parameter = quoted(rownames(intervals)), low = number(intervals[, 1]), high = number(intervals[, 2])),
+  rows(parameter = quoted(rownames(binary)), low = number(binary[, 1]), high = number(binary[, 2])))
 cat(body, file = file.path(folder, "mixed_models.json"))

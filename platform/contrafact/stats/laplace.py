@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, optimize
 
 from contrafact.stats.crossproducts import Crossing, Factor
 from contrafact.stats.elimination import Elimination
@@ -226,6 +226,53 @@ class LaplaceModel:
             state, slope = tried, turned
             self.mode = state.u
         return state, root
+
+    def profile(self, best: _State, place: tuple[int, int], rise: float) -> tuple[float, float]:
+        """Ends of the likelihood interval of one SD: where the criterion, all else fitted anew, is ``rise`` above ``best``'s.
+
+        ``place`` is a factor (in the order given) and its column. The lower end is 0 where even a variance of zero lies
+        within. The column's row of L is held at a length and turns freely.
+        """
+        at = int(self.given[place[0]])
+        frees = [factor.free for factor in self.crossing.factors]
+        start = len(best.psi) - len(best.theta) + sum(int(free.sum()) for free in frees[:at])
+        mine = start + np.flatnonzero(np.nonzero(frees[at])[0] == place[1])
+        curves, vectors = np.linalg.eigh(best.hessian())
+        whole = (vectors / np.maximum(np.abs(curves), 1e-6 * np.abs(curves).max())) @ vectors.T
+        whole = (whole + whole.T) / 2
+        state = best
+
+        def beyond(length: float) -> float:
+            nonlocal state
+
+            def held(psi: np.ndarray) -> tuple[float, np.ndarray]:
+                nonlocal state
+                own = psi[mine]
+                size = max(float(np.linalg.norm(own)), 1e-8)
+                moved = psi.copy()
+                moved[mine] = own * length / size
+                state = self.at(moved)
+                self.mode = state.u
+                gradient = state.gradient.copy()
+                pull = gradient[mine]
+                gradient[mine] = (pull - own * (own @ pull) / size**2) * length / size
+                return state.value, gradient
+
+            psi = state.psi.copy()
+            if not psi[mine].any():
+                psi[mine[-1]] = 1.0
+            found = optimize.minimize(held, psi, jac=True, method="BFGS", options={"gtol": 1e-3, "hess_inv0": whole})
+            return float(found.fun) - best.value - rise
+
+        own = float(np.linalg.norm(best.psi[mine]))
+        centre, width = max(own, 0.05), 1.3
+        while beyond(centre * width) < 0:
+            width *= 1.5
+        high = float(optimize.brentq(beyond, own if own > 0.05 else 1e-6, centre * width, xtol=1e-4 * centre))
+        scale = float(self.scales[place[0]][place[1]])
+        if own <= 0.05 or beyond(1e-6) < 0:
+            return 0.0, high / scale
+        return float(optimize.brentq(beyond, 1e-6, own, xtol=1e-4 * centre)) / scale, high / scale
 
     def _settle(self, state: _State) -> tuple[_State, list[tuple[int, ...]]]:
         """Vanished columns of L to exactly zero, signs so that the diagonal is not negative."""

@@ -274,7 +274,7 @@ class MixedModel:
         return Explained(parts["fixed"] / whole, 1 - parts["residual"] / whole, parts)
 
     def profile(self, term: str) -> tuple[float, float]:
-        """Likelihood interval of a fixed effect, or of an SD of a gaussian model, ``sd dose | image`` or ``sd Residual``:
+        """Likelihood interval of a fixed effect, or of an SD, ``sd dose | image`` or (gaussian) ``sd Residual``:
         where the deviance, all else fitted anew, rises by chi-squared's quantile (Venzon & Moolgavkar 1988; R's
         confint). Gaussian models are profiled by maximum likelihood.
 
@@ -290,6 +290,8 @@ class MixedModel:
                 for i, name in enumerate(factor.terms)
             }  # none of them is the residual's
             rise = float(stats.chi2.ppf(self.level, 1))
+            if isinstance(self.engine, LaplaceFit):
+                return self.engine.state.model.profile(self.engine.state, places[row.group, row.term], rise)
             return _linear(self.design).profile(places.get((row.group, row.term)), rise)
         place = self.terms.index(term)
         best, se = _by_likelihood(self), self.coefficients[place].se
@@ -317,7 +319,7 @@ class MixedModel:
     def profiled(self) -> tuple[str, ...]:
         """The terms that have a likelihood interval."""
         fixed = [name for name in self.design.terms if name in self.terms]
-        return (*fixed, *(map(_named, self.random) if self.family == "gaussian" else ()))
+        return (*fixed, *map(_named, self.random))
 
     def bootstrap(self, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
         """Parametric bootstrap: ratings drawn from the fitted model and fitted anew ``draws`` times.
