@@ -62,23 +62,26 @@ def test_the_mark_of_editing_is_caught_and_claims_nothing(fresh: Any, changed: C
     assert primary["verdict"] is False and primary["p_adjusted"] > 0.05
 
 
-def test_a_direction_that_marks_its_pictures_reaches_nobody(fresh: Any, changed: Callable[..., Path]) -> None:
-    """A hard box of change at large doses: the detector tells treated from dose 0, and every set is stopped."""
+def test_a_direction_that_marks_its_pictures_reaches_nobody(
+    predicted: Any, changed: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A hard box of change: the detector tells treated from dose 0, and every set is stopped where the study minds."""
+    chain = predicted.copy(tmp_path / "marked")
     marking = (
-        ("kind: confounded", "kind: artefact"),
         ("edit: {steps: 4, secant_steps: 1, mask_quantile: 0.5, batch: 7}", "edit: {steps: 4, mask: [0.25, 0.25, 0.5, 0.5]}"),
         ("doses: {grid: [-0.4, 0, 0.4]}", "doses: {grid: [-0.8, 0, 0.8], support: [0, 1]}"),
         ("placebo: 3, images: 9", "placebo: 0, images: 12"),
     )  # fmt: skip
-    stopped = fresh.run(changed(*marking, (" artefact_auc: 1.0,", ""))).said["stopped"]
-    found = facts(fresh, "gate")
+    stopped = chain.run(changed(*marking, ("artefact_auc: 1.0", "artefact_auc: 0.55"))).said["stopped"]
+    found = facts(chain, "gate")
     auc = found["directions"]["outcome"]["artefact_auc"]
-    assert auc > 0.9
-    assert found["sets_passed"] == 0 and found["reasons"]["artefact_auc"] == found["sets_failed"]
+    assert auc > 0.55 and found["sets_passed"] == 0
+    assert found["reasons"]["artefact_auc"] == found["sets_failed"] == 12
     assert f"an AUC of {auc:.2f}" in stopped and "gate.artefact_auc" in stopped
-    with fresh.store() as store:
+    with chain.store() as store:
         assert store.batches(store.study("tiny").id) == []
-    assert fresh.run(changed(*marking)).said["stopped"] is None, "the study may say otherwise"
+    assert chain.run(changed(*marking), "--until", "gate").said["stopped"] is None, "the study may say otherwise"
+    assert facts(chain, "gate")["sets_passed"] == 12
 
 
 def test_a_continuous_outcome_of_products_goes_from_pixels_to_a_claim(
