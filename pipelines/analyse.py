@@ -68,7 +68,7 @@ def run(context: Context) -> dict[str, Any]:
         "beside": [s.facts() for s in beside],
         "truth": truth,
         "tables": {name: context.files.put(text.encode()) for name, text in tables.items()},
-        "calls": {h.id: analysis.call(study, h, table) for h in study.hypotheses},
+        "calls": analysis.calls(study, table, found),
         "registration": registration,
         "withdrawn": {"sets": sorted(withdrawn), "ratings": int(dropped.sum())},
     }

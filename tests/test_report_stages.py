@@ -103,6 +103,7 @@ def test_answers_become_statements_and_a_report(context: Context) -> None:
     assert f"{contrast['estimate']:.2f}" in html and facts["registration"] in html
     assert "contains the truth" in html or "does not contain the truth" in html
     assert html.count("data:image/png") >= 6 * 5
+    assert Path(made["pdf"]).read_bytes().startswith(b"%PDF")
 
 
 def test_every_claim_is_reproduced_by_its_own_command(
@@ -115,6 +116,8 @@ def test_every_claim_is_reproduced_by_its_own_command(
     listed = pd.read_csv("statements.csv", keep_default_na=False)
     claims = [s for s in facts["statements"] if s["label"] == "registered"]
     assert claims
+    claims += [s for s in (*facts["statements"], *facts["beside"]) if s["id"].startswith(("slope-sham", "even-treated-sham"))]
+    assert len({s["component"] for s in claims}) == 2
     for claim in claims:
         words = shlex.split(listed.loc[listed["id"] == claim["id"], "call"].item())
         assert words[:2] == ["contrafact", "fit"]

@@ -152,7 +152,7 @@ def test_choices_are_tested_by_what_pictures_are_worth_and_the_command_gives_the
     assert found[f"{'logit' if scored else 'linear'}-{arm}-outcome-{name}"].estimate > 0
     if not scored:
         assert found[f"accuracy-treated-outcome-{name}"].low > 0, "the higher dose is chosen more often than not"
-    words = shlex.split(analysis.call(asked, claim, table))
+    words = shlex.split(analysis.calls(asked, table, list(found.values()))["H1"])
     [(file, rows)] = analysis.model_tables(asked, table)
     assert words[2] == file and words[words.index("--family") + 1] == ("gaussian" if scored else "binary")
     again = fit(rows, words[words.index("--formula") + 1], family=words[words.index("--family") + 1])

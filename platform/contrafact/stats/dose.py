@@ -307,13 +307,19 @@ def _columns(ready: Prepared) -> list[str]:
     return [name for name in ready.fixed.removeprefix("value ~ ").split(" + ") if name not in ("0", "")]
 
 
-def reproduced(table: pd.DataFrame, arm: str, family: Family, *, between: bool = False) -> tuple[str, str]:
-    """The formula of :func:`written_out` and the contrast of ``arm`` in it, as ``contrafact fit --contrast`` takes it;
-    both empty where the arm cannot be estimated."""
+def reproduced(
+    table: pd.DataFrame, arm: str, family: Family, *, between: bool = False, even: bool = False
+) -> tuple[str, str]:
+    """The formula of :func:`written_out` and the contrast of ``arm`` in it, as ``contrafact fit --contrast`` takes it, of the
+    even component where asked; both empty where it cannot be estimated."""
     ready = prepare(table, None, family, between)
     parts = {"treated": 1.0} if ready.tied and arm == "treated-sham" else _parts(arm)
     if not set(parts) <= set(ready.arms) or (ready.tied and arm != "treated-sham"):
         return "", ""
+    if even:
+        parts = {f"even_{name}": weight for name, weight in parts.items()}
+        if not set(parts) <= set(_columns(ready)):
+            return "", ""
     return _formula(ready), ",".join(f"{name}={weight:g}" for name, weight in parts.items())
 
 

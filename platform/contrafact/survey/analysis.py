@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from contrafact.stats.dose import Test, analyse, reproduced, written_out
 from contrafact.stats.mixed import Family
 from contrafact.stats.moderation import heterogeneity, mediation
 from contrafact.stats.statement import Statement
-from contrafact.study.schema import ESTIMATORS, NUMBERS, Hypothesis, Question, Study
+from contrafact.study.schema import ESTIMATORS, NUMBERS, Question, Study
 
 FAMILIES: dict[str, Family] = {"linear": "gaussian", "ordinal": "ordinal", "logit": "binary"}
 
@@ -81,16 +81,21 @@ def _companions(study: Study, table: pd.DataFrame, covariates: pd.DataFrame | No
             yield mediation(rows, through, family, study.seed, between=between)
 
 
-def call(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> str:
-    """The command that reproduces a claim's estimate from the table of :func:`model_tables`, '' where there is none."""
-    rows = table[(table["direction"] == hypothesis.direction) & (table["question"] == hypothesis.question)]
-    family = _family(study, hypothesis.question)
-    formula, contrast = reproduced(rows, hypothesis.arm, family, between=_between(study)) if len(rows) else ("", "")
-    if not formula:
-        return ""
-    words = ["contrafact", "fit", _file(hypothesis.direction, hypothesis.question), "--formula", formula]
-    words += ["--family", family, "--contrast", contrast]
-    return shlex.join(words)
+def calls(study: Study, table: pd.DataFrame, found: Sequence[Statement]) -> dict[str, str]:
+    """For each slope and each even component, registered or not, the command that reproduces its estimate from the table of
+    :func:`model_tables`; what cannot be estimated, and what comes from another model, has none."""
+    registered, commands = {h.id for h in study.hypotheses}, {}
+    for statement in found:
+        own = statement.id in registered or statement.id.startswith(("slope-", "even-"))
+        rows = table[(table["direction"] == statement.direction) & (table["question"] == statement.question)]
+        if not own or rows.empty:
+            continue
+        family, even = _family(study, statement.question), statement.component == "even"
+        formula, contrast = reproduced(rows, statement.arm, family, between=_between(study), even=even)
+        if formula:
+            words = ["contrafact", "fit", _file(statement.direction, statement.question), "--formula", formula]
+            commands[statement.id] = shlex.join([*words, "--family", family, "--contrast", contrast])
+    return commands
 
 
 def model_tables(study: Study, table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
