@@ -104,3 +104,37 @@ def fielded(
         assert record is not None
         batch = store.batches(record.id)[-1].name
         yield Fielded(path, study.load(path), store, record.id, batch, Files(where.files_url), where)
+
+
+QUESTIONS = {
+    "pairs": "[{name: neat, text: Which is neater?, scale: choice}, {name: why, text: What differs?, scale: text}]",
+    "guess": "[{name: neat, text: Which is neater?, scale: choice}, {name: why, text: What differs?, scale: text}]",
+    "best_worst": "[{name: neat, text: Which of these?, low: least neat, high: neatest, scale: best_worst}]",
+}
+
+
+@pytest.fixture
+def side_by_side(ran: Path, tmp_path: Path, workspace: Path) -> Callable[..., Fielded]:
+    """``side_by_side(design, people, trials, more="")``: the same pictures, several at once, in the field."""
+
+    def field(design: str, people: int, trials: int, more: str = "") -> Fielded:
+        for file in ran.glob("*.*"):
+            if file.is_file():
+                shutil.copy(file, tmp_path)
+        path = tmp_path / f"{design}.yaml"
+        service = YAML.partition("  service:\n")[2].partition("hypotheses:")[0]
+        path.write_text(
+            f"study: {design}\ntitle: Portraits side by side\nstimuli: {{manifest: stimuli.csv}}\n"
+            f"survey:\n  design: {design}\n  participants: {people}\n  trials_per_participant: {trials}\n"
+            f"  attention_trials: 0\n  questions: {QUESTIONS[design]}\n{more}  service:\n{service}hypotheses:\n"
+            "  - {id: H1, claim: The direction moves choices., direction: outcome, question: neat, arm: treated, primary: true}\n"
+        )
+        loaded, where = study.load(path), settings.read(workspace)
+        with pytest.raises(Paused, match="participants have finished"):
+            run_study(loaded, where)
+        store = open_store(where.database_url)
+        record = store.study(design)
+        assert record is not None
+        return Fielded(path, loaded, store, record.id, store.batches(record.id)[-1].name, Files(where.files_url), where)
+
+    return field

@@ -5,6 +5,7 @@ With CONTRAFACT_SCREENSHOTS in the environment, pictures of the pages are kept i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,8 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from contrafact.service.app import Desk
+from contrafact.service.visitors import people
+from contrafact.study.schema import Respondents
+
+AXE = (Path(__file__).parent / "axe" / "axe-4.14.1.min.js").read_text(encoding="utf-8")  # MPL-2.0, as published on npm
+AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 pytestmark = pytest.mark.browser
 
 FLAGS = (
@@ -95,6 +103,15 @@ def kept(tab: Any, name: str) -> None:
         tab.screenshot(path=Path(folder) / f"survey-{name}.png", full_page=True)
 
 
+def clean(tab: Any) -> None:
+    """axe-core finds nothing on the page as it stands."""
+    tab.evaluate(AXE)
+    found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    told = [f"{one['id']}: {node['html']} {node['failureSummary']}" for one in found["violations"] for node in one["nodes"]]
+    assert len(found["passes"]) > 10, "it has looked"
+    assert not told, "\n".join([tab.title(), *told])
+
+
 def opened(tab: Any, server: Server, who: str = "ann") -> None:
     tab.goto(f"{server.address}/?participant={who}")
 
@@ -143,8 +160,9 @@ def test_a_whole_visit_by_keyboard_alone(fielded: Any, server: Server, page: Any
     page.get_by_role("heading", name="How it works").wait_for()
     press("Tab"), press("Enter")
     page.get_by_role("heading", name="Two minutes of care").wait_for()
-    press("Tab"), press("Space"), press("Enter")
+    press("Tab"), press("Space")
     kept(page, "comprehension")
+    press("Enter")
     for number in range(1, 7):
         trial(page, number)
         slider = page.get_by_role("slider")
@@ -285,3 +303,116 @@ def test_deleted_by_the_person(fielded: Any, server: Server, page: Any) -> None:
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("heading", name="Deleted").wait_for()
     assert stored(fielded) == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_page(server: Server, browser: Any, scheme: Any) -> None:
+    assert hashlib.sha256(AXE.encode()).hexdigest() == AXE_SHA256
+    context = browser.new_context(viewport={"width": 400, "height": 800}, color_scheme=scheme, reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    opened(page, server)
+    button = page.get_by_role("button", name="I agree", exact=True)
+    button.wait_for(), clean(page)
+    button.click()
+    page.get_by_role("heading", name="How it works").wait_for(), clean(page)
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Check my answers").click()
+    page.get_by_text("Please answer every question.").wait_for(), clean(page)
+    page.get_by_label("houses").check()
+    page.get_by_role("button", name="Check my answers").click()
+    page.get_by_role("heading", name="Not quite").wait_for(), clean(page)
+    page.get_by_role("button", name="Read again").click()
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_label("faces").check()
+    page.get_by_role("button", name="Check my answers").click()
+    for number in range(1, 7):
+        trial(page, number), clean(page)
+        if number == 1:
+            page.keyboard.press("Enter")
+            page.get_by_text("Please answer first.").wait_for(), clean(page)
+        answer(page)
+    page.locator("#code").wait_for(), clean(page)
+    page.get_by_role("button", name="Withdraw and delete my answers").click()
+    page.get_by_role("heading", name="Delete everything?").wait_for(), clean(page)
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("heading", name="Deleted").wait_for(), clean(page)
+    opened(page, server, "bob")
+    page.get_by_role("button", name="I do not agree").click()
+    page.get_by_role("heading", name="Thank you").wait_for(), clean(page)
+    context.close()
+
+
+@pytest.mark.parametrize("design", ["pairs", "guess", "best_worst"])
+def test_several_pictures_by_keyboard_alone(side_by_side: Any, page: Any, design: str) -> None:
+    made = side_by_side(design, 3, 4)
+    server = Server(made)
+    try:
+        opened(page, server)
+        page.get_by_role("button", name="I agree", exact=True).click()
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_label("faces").check()
+        page.get_by_role("button", name="Check my answers").click()
+        press = page.keyboard.press
+        for number in range(1, 5):
+            page.locator("h1", has_text=f" {number} of 4").wait_for()
+            if number == 1:
+                clean(page)
+                kept(page, design)
+            press("Space")
+            if design == "best_worst":
+                press("Tab"), press("Space"), press("ArrowRight")
+            else:
+                press("Tab"), page.keyboard.type("<b>hair</b>")
+            press("Tab"), press("Enter")
+            if design == "guess":
+                page.get_by_role("button", name="Go on").wait_for()
+                clean(page)
+                press("Enter")
+        page.locator("#code").wait_for()
+        chosen = made.store.choices_table(made.study_id).query("chosen")
+        if design == "best_worst":
+            assert set(zip(chosen["question"], chosen["place"], strict=True)) == {("neat_best", 0), ("neat_worst", 1)}
+        else:
+            assert set(chosen["place"]) == {0}
+            assert set(made.store.texts_table(made.study_id)["text"]) == {"<b>hair</b>"}
+        assert page.problems == []
+    finally:
+        server.kill()
+        made.store.close()
+
+
+def test_simulated_people_at_a_real_browser(fielded: Any, server: Server, browser: Any) -> None:
+    survey = fielded.loaded.study.survey.model_copy(update={"respondents": Respondents(inattentive=0.5)})
+    asked = fielded.loaded.study.model_copy(update={"survey": survey})
+    desk = Desk(fielded.store, fielded.files, fielded.study_id, asked, fielded.batch)
+    shown = fielded.store.stimuli_table(fielded.study_id)
+    readings = shown.assign(reading=np.linspace(-2, 2, len(shown)))
+    expected: dict[str, list[float]] = {"groomed": [], "warm": []}
+    for number, person in enumerate(people(server.address, desk, readings, asked)):
+        context = browser.new_context(viewport={"width": 900, "height": 900}, locale="en-GB")
+        context.set_default_timeout(PATIENCE)
+        tab = context.new_page()
+        opened(tab, server, f"simulated-{number}")
+        with tab.expect_response("**/api/consent") as reply:
+            tab.get_by_role("button", name="I agree", exact=True).click()
+        answers = person.respond(reply.value.json()["trials"])
+        tab.get_by_role("button", name="Go on").click()
+        tab.get_by_label("faces").check()
+        tab.get_by_role("button", name="Check my answers").click()
+        for place, (values, _) in enumerate(answers[number] for number in sorted(answers)):
+            trial(tab, place + 1)
+            tens, ones = divmod(round(values.get("groomed", next(iter(values.values())))), 10)
+            slider = tab.get_by_role("slider")
+            for key in ["Home", *["PageUp"] * tens, *["ArrowRight"] * ones]:
+                slider.press(key)
+            if "warm" in values:
+                tab.locator(".likert label").nth(int(values["warm"]) - 1).click()
+                expected["groomed"].append(10.0 * tens + ones), expected["warm"].append(values["warm"])
+            tab.get_by_role("button", name="Next").click()
+        tab.locator("#code").wait_for()
+        context.close()
+    stored_now = fielded.store.ratings_table(fielded.study_id)
+    for question, values in expected.items():
+        assert sorted(stored_now[stored_now["question"] == question]["value"]) == sorted(values) and len(values) == 15
+    assert stored_now["participant"].nunique() == 3

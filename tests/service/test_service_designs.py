@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from contrafact import settings, study
-from contrafact.errors import Paused
 from contrafact.run.engine import run_study
 from contrafact.service.app import build
 from contrafact.store import open_store
-from contrafact.store.files import Files
-
-SERVICE = """
-  service:
-    consent: You will look at a few drawn faces and say how they look to you.
-    instructions: Look and answer from the gut.
-    debrief: The faces were drawn by a computer.
-    contact: study@example.org
-"""
-QUESTIONS = {
-    "pairs": "[{name: neat, text: Which is neater?, scale: choice}, {name: why, text: What differs?, scale: text}]",
-    "guess": "[{name: neat, text: Which is neater?, scale: choice}, {name: why, text: What differs?, scale: text}]",
-    "best_worst": "[{name: neat, text: Which of these?, low: least neat, high: neatest, scale: best_worst}]",
-}
 
 
-def fielded(folder: Path, workspace: Path, design: str, people: int, trials: int, more: str = "") -> Any:
-    path = folder / f"{design}.yaml"
-    path.write_text(
-        f"study: {design}\ntitle: Portraits side by side\nstimuli: {{manifest: stimuli.csv}}\n"
-        f"survey:\n  design: {design}\n  participants: {people}\n  trials_per_participant: {trials}\n  attention_trials: 0\n"
-        f"  questions: {QUESTIONS[design]}\n{more}{SERVICE}hypotheses:\n"
-        "  - {id: H1, claim: The direction moves choices., direction: outcome, question: neat, arm: treated, primary: true}\n"
-    )
-    loaded, where = study.load(path), settings.read(workspace)
-    with pytest.raises(Paused, match="participants have finished"):
-        run_study(loaded, where)
-    return loaded, where
+def entered(client: TestClient, who: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the page is told after consent, and the headers of somebody who has understood the instructions."""
+    state = client.post("/api/consent", json={"link": {"participant": who}}).json()
+    headers = {"Authorization": f"Bearer {state['token']}"}
+    client.post("/api/comprehension", json={"attempt": 1, "answers": ["faces"]}, headers=headers)
+    return state, headers
 
 
 def visit(client: TestClient, who: str, design: str, prefer: Any) -> list[Any]:
     """Somebody who answers every trial; ``prefer`` gives the place, from 1, of the picture they take."""
-    state = client.post("/api/consent", json={"link": {"participant": who}}).json()
-    headers = {"Authorization": f"Bearer {state['token']}"}
+    state, headers = entered(client, who)
     replies = []
     for trial in state["trials"]:
         place = prefer(trial["pictures"])
@@ -60,20 +36,14 @@ def visit(client: TestClient, who: str, design: str, prefer: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("design", ["guess", "best_worst"])
-def test_several_pictures_are_shown_answered_and_traced(ran: Path, tmp_path: Path, workspace: Path, design: str) -> None:
-    for file in ran.glob("*.*"):
-        if file.is_file():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    loaded, where = fielded(tmp_path, workspace, design, 3, 4)
-    with open_store(where.database_url) as store:
-        study_id = store.study(design).id  # type: ignore[union-attr]
-        name = store.batches(study_id)[-1].name
-        with TestClient(build(store, Files(where.files_url), study_id, loaded.study, name)) as client:
+def test_several_pictures_are_shown_answered_and_traced(side_by_side: Any, design: str) -> None:
+    made = side_by_side(design, 3, 4)
+    store, study_id = made.store, made.study_id
+    with store:
+        with TestClient(build(store, made.files, study_id, made.loaded.study, made.batch)) as client:
             replies = visit(client, "ann", design, lambda pictures: len(pictures))
             assert [reply.status_code for reply in replies] == [200] * 4 and replies[-1].json()["done"]
-            headers = {"Authorization": f"Bearer {client.post('/api/arrive', json={'link': {'participant': 'ben'}}).json().get('token')}"}
-            state = client.post("/api/consent", json={"link": {"participant": "ben"}}).json()
-            headers = {"Authorization": f"Bearer {state['token']}"}
+            state, headers = entered(client, "ben")
             body = {"key": "k" * 20, "position": state["trials"][0]["position"], "response_ms": 5}
             wrong = [{"neat_best": 2, "neat_worst": 2}, {"neat_best": 5, "neat_worst": 1}]
             if design == "guess":
@@ -95,23 +65,18 @@ def test_several_pictures_are_shown_answered_and_traced(ran: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_pairs_against_the_unchanged_picture_end_in_a_claim(ran: Path, tmp_path: Path, workspace: Path) -> None:
-    for file in ran.glob("*.*"):
-        if file.is_file():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    loaded, where = fielded(tmp_path, workspace, "pairs", 12, 10, '  compare: [[treated, "null"], [sham, "null"]]\n')
-    with open_store(where.database_url) as store:
-        study_id = store.study("pairs").id  # type: ignore[union-attr]
-        name = store.batches(study_id)[-1].name
+def test_pairs_against_the_unchanged_picture_end_in_a_claim(side_by_side: Any) -> None:
+    made = side_by_side("pairs", 12, 10, '  compare: [[treated, "null"], [sham, "null"]]\n')
+    with made.store as store:
+        study_id, files = made.study_id, made.files
         pixels = store.stimuli_table(study_id).set_index("pixels_sha256")["dose"]
-        files = Files(where.files_url)
         by_content = {files.get(sha): dose for sha, dose in pixels.items()}
-        with TestClient(build(store, files, study_id, loaded.study, name)) as client:
+        with TestClient(build(store, files, study_id, made.loaded.study, made.batch)) as client:
             for number in range(12):
                 rng = np.random.default_rng(number)
                 assert visit(client, f"person-{number}", "pairs", lambda shown, rng=rng: _taste(client, shown, by_content, rng))[-1].json()["done"]
-    run_study(loaded, where)
-    with open_store(where.database_url) as store:
+    run_study(made.loaded, made.settings)
+    with open_store(made.settings.database_url) as store:
         claim = next(one for one in store.statements(study_id) if one.id == "H1")
         assert claim.estimate > 0 and claim.n_ratings > 0 and "logit" in claim.method.lower()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -225,3 +226,21 @@ def test_the_field_ends_when_enough_have_finished_and_nobody_is_still_at_it(fiel
     server = Server()
     field.watch(server, every=0.01, grace=0.02)
     assert server.should_exit and field.ended and field.done() == 3
+
+
+def test_a_request_that_breaks_off_is_no_mistake_of_the_server(client: TestClient, fielded: Any) -> None:
+    person = Person(client)
+    person.understand()
+    said: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"authorization", person.headers["Authorization"].encode())]
+    scope = {"type": "http", "method": "POST", "path": "/api/answer", "query_string": b"", "headers": headers}
+    asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
+    assert said[0]["status"] == 400
+    assert person.answer(0).status_code == 200 and person.now()["answered"] == [person.state["trials"][0]["position"]]

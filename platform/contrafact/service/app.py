@@ -30,7 +30,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -241,10 +241,13 @@ async def _read(request: Request, shape: type[Shape]) -> Shape:
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise Refused(415, "A body is JSON.")
     content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > LARGEST_BODY:
-            raise Refused(413, "This is more than an answer can be.")
+    try:
+        async for part in request.stream():
+            content += part
+            if len(content) > LARGEST_BODY:
+                raise Refused(413, "This is more than an answer can be.")
+    except ClientDisconnect:  # a bad network is no mistake of ours; the page sends it again
+        raise Refused(400, "The request broke off.") from None
     try:
         return shape.model_validate_json(content)
     except ValidationError as error:
