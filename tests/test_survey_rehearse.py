@@ -113,3 +113,29 @@ def test_the_closed_form_needs_no_study(capsys: pytest.CaptureFixture[str]) -> N
         cli.main(["power", "--design", "CCC", "--difference", "0.5", "--participants", "20", "--images", "20", "--json"])
     (point,) = json.loads(capsys.readouterr().out)["points"]
     assert point["power"] == pytest.approx(0.664, abs=0.01) and point["ceiling"] > point["power"]
+
+
+@pytest.mark.parametrize(
+    ("design", "scale", "arms"),
+    [
+        ("within_image", "likert7", "sham: true, placebo: 0"),
+        ("between_arm", "vas", "sham: true, placebo: 0"),
+        ("pairs", "choice", "sham: false, placebo: 0"),
+        ("guess", "choice", "sham: false, placebo: 0"),
+        ("best_worst", "best_worst", "sham: false, placebo: 0"),
+    ],
+)
+def test_every_design_is_rehearsed(tmp_path: Path, design: str, scale: str, arms: str) -> None:
+    """A large effect is found nearly always, none at its stated rate at most; people and lists are the study's own."""
+    arm = "treated-sham" if "true" in arms else "treated"
+    _, plan = planned(
+        tmp_path,
+        ("arms: {sham: false, placebo: 0", f"arms: {{{arms}"),
+        ("[0, 1]", "[-1, -0.5, 0, 0.5, 1]"),
+        ("survey:\n", f"survey:\n  design: {design}\n"),
+        ("trust, text: How trustworthy?}", f"trust, text: How trustworthy?, scale: {scale}}}"),
+        ("arm: treated,", f"arm: {arm},"),
+    )
+    ((found,),) = rehearse.rehearse(plan, [(12, 10)], [6], slope=25.0)
+    ((none,),) = rehearse.rehearse(plan, [(12, 10)], [6], slope=0.0)
+    assert found.power >= 5 / 6 and none.power <= 0.5

@@ -148,7 +148,8 @@ def _simulated(
     enough = [p for p in curve if p.power >= target]
     cheapest = min(enough, key=lambda p: (p.cost, p.images), default=None)
     assumed = rehearse.assumed(plan, slope)
-    closed = rehearse.closed_form(plan, assumed, next(h for h in plan.hypotheses if h.id == primary), *planned)
+    first = next(h for h in plan.hypotheses if h.id == primary)
+    closed = rehearse.closed_form(plan, assumed, first, *planned)
     here = [p for p in points if (p.participants, p.images) == planned]
     then = f"contrafact run {file} --dry-run"
     answer(
@@ -158,7 +159,7 @@ def _simulated(
             "curve": [_plain(asdict(p)) for p in curve],
             "cheapest": None if cheapest is None else _plain(asdict(cheapest)),
             "assumed": {**assumed.model_dump(), "declared": plan.survey.respondents is not None},
-            "true_slope": _number(rehearse.true_slope(plan, assumed)),
+            "true_slope": _number(rehearse.true_slope(plan, assumed, first.question)),
             "seconds": round(time.perf_counter() - began, 1), "next": then,
         },
         as_json=as_json,

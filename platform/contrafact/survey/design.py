@@ -64,6 +64,17 @@ def field_lists(stimuli: pd.DataFrame, survey: Survey, seed: int) -> pd.DataFram
     return _placed(lists, shown, guess=survey.design == "guess", shuffled=survey.design != "best_worst", seed=seed)
 
 
+def different(stimuli: pd.DataFrame, survey: Survey) -> int:
+    """How many different trials of these stimuli one list can show."""
+    if survey.design == "within_image":
+        return len(stimuli)
+    if survey.design == "between_arm":
+        sizes = stimuli.groupby("arm").size()
+        arms = sizes.drop("null", errors="ignore")
+        return int(arms.min() + sizes.get("null", 0)) if len(arms) > 1 else int(sizes.min())
+    return len(presentations(stimuli, survey))
+
+
 def presentations(stimuli: pd.DataFrame, survey: Survey) -> pd.DataFrame:
     """What a trial of several pictures can show: ``STIMULUS_COLUMNS`` for the list maker, and ``shown``, stimulus keys.
 

@@ -18,10 +18,9 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from contrafact import seeds
-from contrafact.errors import UserError
 from contrafact.stats.power import COMPONENTS, crossed_power, t_power
-from contrafact.study.schema import Hypothesis, Respondents, Study
-from contrafact.survey import analysis, design, exclusions, respondents
+from contrafact.study.schema import NUMBERS, PLACES, Hypothesis, Respondents, Study
+from contrafact.survey import analysis, batch, design, exclusions, respondents
 
 REPLICATIONS = 200
 CURVE_REPLICATIONS = 40
@@ -77,24 +76,32 @@ def replicate(
     number: int, study: Study, people: Respondents, participants: int, images: int
 ) -> tuple[dict[str, bool], float]:
     """One rehearsal: the verdict of each hypothesis, and the share of participants that the frozen rules leave out."""
-    survey = study.survey
-    assert survey is not None
+    assert study.survey is not None
     stimuli = pictures(study, images)
-    trials = min(survey.trials_per_participant, len(stimuli))
-    lists = design.make_lists(stimuli, participants, trials, survey.attention_trials, study.seed + number)
+    trials = min(study.survey.trials_per_participant, design.different(stimuli, study.survey))
+    survey = study.survey.model_copy(update={"participants": participants, "trials_per_participant": trials})
+    lists = design.field_lists(stimuli, survey, study.seed + number)
     seen = stimuli.set_index("key")[["image", "reading"]]
-    parts = []
-    for question in survey.questions:
-        answers = respondents.answer(lists, seen, people, study.seed, question=question.name, replication=number)
-        image = answers["kind"] == "image"
-        answers["value"] = answers["value"].where(~image, respondents.on_scale(answers["value"], question.scale))
-        parts.append(answers.assign(question=question.name))
-    answers = pd.concat(parts, ignore_index=True)
-    out = set(exclusions.excluded(answers)["participant"])
-    table = answers[answers["kind"] == "image"].merge(
-        stimuli.drop(columns=["reading", "set_key"]), left_on="stimulus", right_on="key"
-    )
-    table = table.assign(excluded=table["participant"].isin(out))
+    told = respondents.answer_all(lists, seen, survey.questions, people, study.seed, number)
+    told = told.assign(list=told["participant"])[["list", "position", "question", "value", "response_ms"]]
+    asked = batch.asked(lists.assign(assignment=lists["list"], participant=lists["list"]), survey.asked)
+    asked = asked.merge(told, on=["list", "position", "question"], how="left", validate="one_to_one")
+    text = asked["scale"] == "text"
+    asked = asked.assign(free=asked["value"].where(text), value=pd.to_numeric(asked["value"].mask(text)))
+    out = set(exclusions.excluded(asked)["participant"])
+    given = asked[(asked["kind"] == "image") & asked["value"].notna()]
+    about = stimuli.drop(columns="reading")
+
+    def of_pictures(rows: pd.DataFrame) -> pd.DataFrame:
+        rows = rows.drop(columns="stimulus").merge(about, left_on="picture", right_on="key")
+        return rows.assign(excluded=rows["participant"].isin(out))
+
+    ratings = given[given["scale"].isin(NUMBERS)]
+    several = given[given["scale"].isin(PLACES)].assign(trial=lambda t: t["list"].astype(str) + "." + t["position"].astype(str))
+    several = several.explode("shown").rename(columns={"shown": "picture"})
+    several["place"] = several.groupby(["trial", "question"]).cumcount()
+    several["chosen"] = several["value"] == several["place"] + 1
+    table = analysis.evidence(of_pictures(ratings.assign(picture=ratings["stimulus"])), of_pictures(several))
     found = {s.id: s.verdict is True for s in analysis.statements(study, table, exploratory=False)}
     return found, len(out) / participants
 
@@ -112,10 +119,6 @@ def rehearse(
     Sizes share their random numbers, so that a curve is smoother than its intervals say. The same study gives the same
     points on any number of processes.
     """
-    if study.survey is not None and study.survey.design != "within_image":
-        raise UserError(
-            f"Power is rehearsed for the design within_image, not for {study.survey.design}.", hint="See survey.design."
-        )
     people = assumed(study, slope)
     ordered = sorted(study.hypotheses, key=lambda h: not h.primary)
     with ProcessPoolExecutor(processes) as pool:
@@ -142,13 +145,19 @@ def ceiling(study: Study, people: Respondents, hypothesis: Hypothesis, images: i
         return math.nan
     if not people.image_slope_sd:
         return 1.0
-    ncp = true_slope(study, people) * math.sqrt(images) / people.image_slope_sd
+    slope = true_slope(study, people, hypothesis.question)
+    if math.isnan(slope):  # of choices: what pictures are worth has no ends and is not clipped
+        slope = people.slope
+    ncp = slope * math.sqrt(images) / people.image_slope_sd
     return t_power(ncp, images - 1, hypothesis.alpha, hypothesis.alternative)
 
 
-def true_slope(study: Study, people: Respondents) -> float:
-    """What the mean answer moves per SD of dose on 0 to 100, with lapses, ends of the scale and sleepers who stay in."""
+def true_slope(study: Study, people: Respondents, question: str) -> float:
+    """What the mean answer moves per SD of dose on 0 to 100, with lapses, ends of the scale and sleepers who stay in; NaN
+    where the question is not one of numbers."""
     assert study.survey is not None
+    if next(q.scale for q in study.survey.questions if q.name == question) not in NUMBERS:
+        return math.nan
     doses = np.asarray(study.doses.grid)
     return respondents.expected_slope(doses[None], doses, people, attention=study.survey.attention_trials)
 
@@ -170,6 +179,7 @@ def closed_form(study: Study, people: Respondents, hypothesis: Hypothesis, parti
     assert survey is not None
     directions = {h.direction for h in study.hypotheses} | set(study.directions)
     plain = len(doses) == 1 and not study.arms.sham and not study.arms.placebo and len(directions) == 1
+    plain = plain and survey.design == "within_image"
     if not plain or hypothesis.test != "difference" or survey.trials_per_participant < 2 * images:
         return math.nan
     half = doses[0] / 2  # z goes from 0 to the dose: an intercept half way, a slope of half the difference
