@@ -66,22 +66,10 @@ def answer(
     Returns the lists' rows with ``participant`` (the list's number), ``value`` (0 to 100, one decimal) and
     ``response_ms``, both NaN from the picture on at which somebody left. Raises ValueError where a picture has no reading.
     """
-    if extra := set(pictures.columns) - {"image", "reading", "mark"}:
-        raise ValueError(f"respondents see pixels only; they must not be told {sorted(extra)}")
-    shown = pictures.reindex(lists["stimulus"])
     is_image = (lists["kind"] == "image").to_numpy()
-    if not np.isfinite(shown["reading"].to_numpy(float)[is_image]).all():
-        raise ValueError("a picture that is shown has no reading")
-    reading = shown["reading"].to_numpy(float)
-    mark = shown["mark"].to_numpy(float) if "mark" in shown else np.zeros(len(shown))
+    reading, mark, image = _seen(pictures, lists["stimulus"], is_image, seed, replication, question)
     r = respondents
 
-    keys = sorted(pictures["image"].unique(), key=str)
-    by_image = {
-        key: seeds.generator(seed, "respondents", replication, question, "image", key).standard_normal(2)
-        for key in keys
-    }
-    image = np.array([by_image[key] if seen else (0.0, 0.0) for key, seen in zip(shown["image"], is_image, strict=True)])
     mean = CENTRE + r.slope * reading + r.mark_slope * mark
     mean = mean + r.image_sd * image[:, 0] + r.image_slope_sd * image[:, 1] * reading
 
@@ -114,6 +102,26 @@ def answer(
     return answers_table.rename(columns={"list": "participant"})
 
 
+def _seen(
+    pictures: pd.DataFrame, stimuli: pd.Series, is_image: NDArray[np.bool_], seed: int, replication: int, question: str
+) -> tuple[Floats, Floats, Floats]:
+    """What people see in each row's picture: reading and mark (n,), and two standard normal effects of its image (n, 2),
+    0 where the row shows none."""
+    if extra := set(pictures.columns) - {"image", "reading", "mark"}:
+        raise ValueError(f"respondents see pixels only; they must not be told {sorted(extra)}")
+    shown = pictures.reindex(stimuli)
+    reading = shown["reading"].to_numpy(float)
+    if not np.isfinite(reading[is_image]).all():
+        raise ValueError("a picture that is shown has no reading")
+    mark = shown["mark"].to_numpy(float) if "mark" in shown else np.zeros(len(shown))
+    keys = sorted(pictures["image"].unique(), key=str)
+    effects = {
+        key: seeds.generator(seed, "respondents", replication, question, "image", key).standard_normal(2) for key in keys
+    }
+    image = [effects[key] if there else (0.0, 0.0) for key, there in zip(shown["image"], is_image, strict=True)]
+    return reading, mark, np.array(image).reshape(-1, 2)
+
+
 def on_scale(value: ArrayLike, scale: str) -> Floats:
     """Answers of 0 to 100 on the scale of a question: as they are, or the nearest of seven steps."""
     value = np.asarray(value, dtype=float)
@@ -136,20 +144,10 @@ def compare(
     with noise of its own; the one worth most is the best (Thurstone 1927). Who lapses or does not look names any
     places, or always the same.
     """
-    if extra := set(pictures.columns) - {"image", "reading", "mark"}:
-        raise ValueError(f"respondents see pixels only; they must not be told {sorted(extra)}")
     r = respondents
     shown = trials.sort_values(["list", "position", "place"], kind="stable", ignore_index=True)
-    about = pictures.reindex(shown["stimulus"])
-    reading = about["reading"].to_numpy(float)
-    if not np.isfinite(reading).all():
-        raise ValueError("a picture that is shown has no reading")
-    mark = about["mark"].to_numpy(float) if "mark" in about else np.zeros(len(about))
-    keys = sorted(pictures["image"].unique(), key=str)
-    tilts = {
-        key: seeds.generator(seed, "respondents", replication, question, "image", key).standard_normal(2) for key in keys
-    }
-    image = np.array([tilts[key] for key in about["image"]]).reshape(-1, 2)
+    every = np.ones(len(shown), dtype=bool)
+    reading, mark, image = _seen(pictures, shown["stimulus"], every, seed, replication, question)
     worth = (r.slope + r.image_slope_sd * image[:, 1]) * reading + r.mark_slope * mark + r.image_sd * image[:, 0]
     found = []
     for number, rows in shown.groupby("list", sort=True).indices.items():
