@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path as File
 from typing import Any
 
 import numpy as np
@@ -143,7 +146,7 @@ def run(context: Context) -> dict[str, Any]:
     latents = open_latents(opened["denoiser"]) if study.model.autoencoder else None
     instruments = Instruments(data, guide, steering, probes, denoiser, conditions, noise_aware, sliders, latents)
     context.log_params({"doses": study.doses.grid, **study.arms.model_dump()})
-    facts["drawn"] = _drawn(context, instruments)
+    facts["drawn"] = _once(context.folder / "drawn.json", lambda: _drawn(context, instruments))
     records = {image.key: image for image in context.store.images(context.study_id, split="stimuli")}
     for name, direction in study.directions.items():
         direction_id = context.store.put_direction(
@@ -188,68 +191,102 @@ def run(context: Context) -> dict[str, Any]:
                 f"{name}/guidance_scale": scale_from_w(direction.edit.w),
             }
         )
-        follow = _follow(context, name, instruments, direction.edit)
-        batches = [chosen[k : k + direction.edit.batch] for k in range(0, len(chosen), direction.edit.batch)]
-        for batch in context.progress(batches, len(batches), f"generate {name}"):
-            keys, pixels = [str(data.key[k]) for k in batch], data.images[batch]
-            regions = _regions(context, direction.edit, keys)
-            wanted = np.stack([asked[k] for k in batch])
-            results = _edits(study, direction, follow, instruments, permuted, batch, wanted, regions)
-            rows = []
-            if batch is batches[0]:
-                some = results["treated"][1].images[:AXIOMS], None if regions is None else regions[:AXIOMS]
-                facts["axioms"][name] = {
-                    **_axioms(study, direction, follow, instruments, batch[:AXIOMS], wanted, *some),
-                    "anomaly": _anomaly(study, instruments, batch[:AXIOMS], some[0], list(doses).index(0.0)),
-                }
-            beyond = unsupported(results["treated"][1], torch.from_numpy(wanted))
-            for i, key in enumerate(keys):
-                facts["unsupported"] += [[f"{name}/{key}", float(doses[j])] for j in beyond[i].nonzero()[:, 0].tolist()]
-                error = (
-                    float(
-                        (results["treated"][1].images[i, list(doses).index(0.0)] - as_input(pixels[[i]])[0])
-                        .abs()
-                        .max()
-                    )
-                    / 2
-                )
-                facts["null_error"][f"{name}/{key}"] = error
-                delivered = records[key].delivered_sha256
-                original = decode.from_png(context.files.get(delivered)) if delivered else None
-                for arm, (draw, edited) in results.items():
-                    stimuli = decode.to_uint8(edited.images[i].numpy())
-                    for j, dose in enumerate(doses):
-                        if dose == 0 and arm != "treated":
-                            continue  # the null arm belongs to all
-                        small = context.files.put(decode.png_bytes(stimuli[j]))
-                        shown_sha256 = small
-                        if original is not None:
-                            change = (edited.images[i, j] - as_input(pixels[[i]])[0]).permute(1, 2, 0).numpy() * 127.5
-                            within = None if regions is None else regions[i]
-                            picture = delivery.deliver(original, change, within=within)
-                            shown_sha256 = context.files.put(decode.png_bytes(picture))
-                        rows.append(
-                            StimulusRecord(
-                                image_id=records[key].id,
-                                direction_id=direction_id,
-                                arm="null" if dose == 0 else arm,
-                                draw=int(draw[i]) if dose != 0 else 0,
-                                dose=float(dose),
-                                strength=float(edited.strength[i, j]),
-                                seed=seeds.integer(study.seed, "image", key),
-                                set_key=f"{name}/{key}",
-                                in_support=True,
-                                pixels_sha256=shown_sha256,
-                                edited_sha256=small if original is not None else None,
-                                denoiser_sha256=upstream["finetune"]["denoiser"],
-                                guide_sha256=upstream["finetune"]["guide"],
-                            )
-                        )
+        # Learned or scaled only where a block is still to be edited.
+        follow = functools.cache(functools.partial(_follow, context, name, instruments, direction.edit))
+        blocks = [chosen[k : k + direction.edit.batch] for k in range(0, len(chosen), direction.edit.batch)]
+        for number, block in enumerate(context.progress(blocks, len(blocks), f"generate {name}")):
+            wanted = np.stack([asked[k] for k in block])
+            originals = [records[str(data.key[k])].delivered_sha256 for k in block]
+            make = functools.partial(_block, context, name, instruments, permuted)
+            made = _once(
+                context.folder / f"{name}-{number}.json",
+                lambda: make(follow(), block, wanted, originals, first=number == 0),  # noqa: B023
+            )
+            rows = [
+                StimulusRecord(image_id=records[key].id, direction_id=direction_id, set_key=f"{name}/{key}", **row)
+                for key, row in made["stimuli"]
+            ]
             context.store.put_stimuli(context.study_id, context.stage_run_id, rows)
             facts["stimuli"] += len(rows)
+            facts["unsupported"] += made["unsupported"]
+            facts["null_error"] |= made["null_error"]
+            facts["axioms"] |= made["axioms"]
     facts["doses_not_reached"] = len(facts["unsupported"])
     facts["null_max_error"] = max(facts["null_error"].values())
     return facts
+
+
+def _once(file: File, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``make`` gives, written as ``file``: a run that was killed takes up what it had made."""
+    if not file.exists():
+        draft = file.with_suffix(".draft")
+        draft.write_text(json.dumps(make()), encoding="utf-8")
+        draft.replace(file)
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def _block(
+    context: Context,
+    name: str,
+    instruments: Instruments,
+    permuted: Predictor | None,
+    follow: Direction,
+    rows: list[int],
+    reach: np.ndarray,
+    originals: list[str | None],
+    *,
+    first: bool,
+) -> dict[str, Any]:
+    """Every arm and dose of direction ``name`` for the images of ``rows``, their pictures in the files.
+
+    ``stimuli`` are pairs of an image's key and the fields of its record, ``null_error`` and ``unsupported`` by set;
+    ``axioms`` are tried on the ``first`` block. ``reach`` (n, d) is what the guide is to move by; ``originals`` are
+    hashes of the photographs at the size that people see, where that is another.
+    """
+    study, direction, data = context.study, context.study.directions[name], instruments.data
+    doses, keys, pixels = np.array(study.doses.grid), [str(data.key[k]) for k in rows], data.images[rows]
+    zero = list(doses).index(0.0)
+    regions = _regions(context, direction.edit, keys)
+    results = _edits(study, direction, follow, instruments, permuted, rows, reach, regions)
+    treated, sources = results["treated"][1], as_input(pixels)
+    made: dict[str, Any] = {"stimuli": [], "unsupported": [], "null_error": {}, "axioms": {}}
+    if first:
+        some = treated.images[:AXIOMS], None if regions is None else regions[:AXIOMS]
+        made["axioms"][name] = {
+            **_axioms(study, direction, follow, instruments, rows[:AXIOMS], reach, *some),
+            "anomaly": _anomaly(study, instruments, rows[:AXIOMS], some[0], zero),
+        }
+    beyond = unsupported(treated, torch.from_numpy(reach))
+    for i, key in enumerate(keys):
+        made["unsupported"] += [[f"{name}/{key}", float(doses[j])] for j in beyond[i].nonzero()[:, 0].tolist()]
+        made["null_error"][f"{name}/{key}"] = float((treated.images[i, zero] - sources[i]).abs().max()) / 2
+        original = None if originals[i] is None else decode.from_png(context.files.get(originals[i]))
+        for arm, (draw, edited) in results.items():
+            pictures = decode.to_uint8(edited.images[i].numpy())
+            for j, dose in enumerate(doses):
+                if dose == 0 and arm != "treated":
+                    continue  # the null arm belongs to all
+                small = context.files.put(decode.png_bytes(pictures[j]))
+                shown = small
+                if original is not None:
+                    change = (edited.images[i, j] - sources[i]).permute(1, 2, 0).numpy() * 127.5
+                    within = None if regions is None else regions[i]
+                    shown = context.files.put(decode.png_bytes(delivery.deliver(original, change, within=within)))
+                row = {
+                    "arm": "null" if dose == 0 else arm,
+                    "draw": int(draw[i]) if dose != 0 else 0,
+                    "dose": float(dose),
+                    "strength": float(edited.strength[i, j]),
+                    "seed": seeds.integer(study.seed, "image", key),
+                    "in_support": True,
+                    "pixels_sha256": shown,
+                    "edited_sha256": small if original is not None else None,
+                    "denoiser_sha256": context.upstream["finetune"]["denoiser"],
+                    "guide_sha256": context.upstream["finetune"]["guide"],
+                }
+                made["stimuli"].append([key, row])
+    return made
 
 
 def _follow(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ MOMENTS = [
     ("finetune-*/samples.png", 0.3),
     ("generate-*", 0.5),
     ("generate-*/placebo", 0.3),
+    ("generate-*/outcome-0.json", 0.1),
     ("gate-*", 0.5),
     ("field-*", 0.1),
     ("field-*/batch/answers.csv", 0.05),
@@ -33,14 +35,22 @@ MOMENTS = [
 ]
 
 
-def test_a_killed_chain_ends_like_one_that_was_not(predicted: Any, whole: Any, tmp_path: Path) -> None:
+def test_a_killed_chain_ends_like_one_that_was_not(
+    predicted: Any, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chain = predicted.copy(tmp_path / "killed")
     chain.kill("finetune-*/train/checkpoint.safetensors")
     (halted,) = (chain.workspace / "work" / "tiny").glob("finetune-*")
     (halted / "guide_denoised.draft").mkdir()  # as a kill in the middle of writing it leaves it
     (halted / "guide_denoised.draft" / ".tmp").write_bytes(b"half")
-    chain.kill("generate-*/placebo", delay=0.2)
+    chain.kill("generate-*/outcome-0.json")
+    (block,) = (chain.workspace / "work" / "tiny").glob("generate-*/outcome-0.json")
+    stored = {row["pixels_sha256"] for _, row in json.loads(block.read_text(encoding="utf-8"))["stimuli"]}
+    again: list[str] = []
+    put = Files.put
+    monkeypatch.setattr(Files, "put", lambda files, content: again.append(put(files, content)) or again[-1])
     told = chain.run()
+    assert len(stored) == 7 * 7 and not stored & set(again), "a picture that was stored was made again"
     assert [stage["name"] for stage in told.said["stages"] if stage["cached"]] == ["ingest", "predict", "finetune"]
     assert chain.outcome() == whole.outcome()
 
