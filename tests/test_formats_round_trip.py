@@ -38,6 +38,11 @@ QUESTIONS = (
     Question(name="trust", text="How trustworthy is this person?"),
     Question(name="warm", text="How warm?", low="cold", high="warm", scale="likert7"),
 )
+SEVERAL = (
+    Question(name="neat", text="Which is neater?", scale="choice"),
+    *Question(name="kind", text="Which is kind?", low="least", high="most", scale="best_worst").parts(),
+    Question(name="why", text="What differs?", scale="text"),
+)
 HOSTILE = [
     "=HYPERLINK(\"http://evil.example\",\"x\")", "+1+1", "-2+3+cmd|' /C calc'!A0", "@SUM(1)", "\t=1+1", "'=1+1", "＝1",
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</Header><Image name='x'/>", "a\u202egnp.exe", "👩🏽‍🚀 héllo",
@@ -62,6 +67,14 @@ def trials() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["assignment", "list", "position", "kind", "stimulus", "target"])
 
 
+@pytest.fixture
+def compared(trials) -> pd.DataFrame:
+    """The same lists with three pictures a trial, one of which is the answer of a guess."""
+    images = trials[trials["kind"] == "image"]
+    places = [images.assign(place=n, stimulus=images["stimulus"] + f"-{n}", target=2.0) for n in range(3)]
+    return pd.concat([trials[trials["kind"] == "attention"].assign(place=0), *places]).sort_values(["list", "position", "place"])
+
+
 def picture(stimulus: object) -> bytes:
     """A real PNG of one pixel; Chromium must be able to show it."""
     return bytes.fromhex(
@@ -72,19 +85,21 @@ def picture(stimulus: object) -> bytes:
 
 def out(tmp_path, trials, format, questions=QUESTIONS, title="A study"):
     folder = tmp_path / format
+    guesses = "place" in trials  # of which no file tells the answer
     lost = batch.export(folder, trials, questions, picture, SALT, title=title, format=format, pictures=ADDRESS if format in batch.NEED_ADDRESS else "")  # fmt: skip
     card = (folder / "data_card.md").read_text()
-    assert all(sentence in card for sentence in lost) and bool(lost) == (format != "csv")
+    assert all(sentence in card for sentence in lost) and bool(lost) == (format != "csv" or guesses)
     return folder
 
 
 def truth(trials, questions=QUESTIONS):
     """What everybody answers, by assignment, position and question."""
     asked = batch.asked(trials, questions)
-    value = [
-        row.target if row.kind == "attention" else 1 + n % 7 if row.scale == "likert7" else round((n * 7.3) % 100, 1)
-        for n, row in enumerate(asked.itertuples())
-    ]
+    scales = {"likert7": lambda n: 1 + n % 7, "vas": lambda n: round((n * 7.3) % 100, 1), "text": lambda n: f"hair, {n}"}
+    scales |= {"choice": lambda n: 1 + n % 3, "best": lambda n: 1 + n % 2, "worst": lambda n: 3}
+    value = [row.target if row.kind == "attention" else scales[row.scale](n) for n, row in enumerate(asked.itertuples())]
+    names = [[f"{batch.keyed(SALT, 'picture', one, length=20)}.png" for one in shown] for shown in asked["shown"]]
+    asked["files"] = pd.Series(list(map(tuple, names)), index=asked.index, dtype=object)
     return asked, {(r.assignment, r.position, r.question): v for r, v in zip(asked.itertuples(), value, strict=True)}
 
 
@@ -106,7 +121,8 @@ def answers_qualtrics(folder, said, asked):
     looped = re.findall(r"\[\[ID:(.*?)\]\]", blocks.pop("Pictures"))
     once = [tag for block in blocks.values() for tag in re.findall(r"\[\[ID:(.*?)\]\]", block)]
     with (folder / "loop_merge.csv").open(newline="") as lines:
-        loops = [row[0] for row in csv.reader(lines)]
+        loops = [row[:-1] for row in csv.reader(lines)]
+    assert set(re.findall(r"\$\{lm://Field/(\d)\}", text)) == {str(n + 1) for n in range(len(loops[0]))}
     with (folder / "links.csv").open(newline="") as lines:
         links = [{name: values[0] for name, values in parse_qs(row["query"]).items()} for row in csv.DictReader(lines)]
     names = [f"{n}_{tag}" for n in range(1, len(loops) + 1) for tag in looped] + once
@@ -116,12 +132,12 @@ def answers_qualtrics(folder, said, asked):
     for link in links:
         code = link["assignment"]
         own = asked[asked["assignment"] == code]
-        where = dict(zip(own["file"], own["position"], strict=True))
+        where = dict(zip(own["files"], own["position"], strict=True))
         cells = []
         for name in names:
             loop, tag = name.split("_", 1)
             if loop.isdigit():
-                shown = link[re.fullmatch(r"\$\{e://Field/(picture_\d+)\}", loops[int(loop) - 1])[1]]
+                shown = tuple(link[re.fullmatch(r"\$\{e://Field/(picture_[\d_]+)\}", cell)[1]] for cell in loops[int(loop) - 1])
                 cells.append(said[code, where[shown], tag])
             else:
                 target = re.search(rf"\[\[ID:{name}\]\]\n.*?\$\{{e://Field/(\w+)\}}", text)[1]
@@ -135,6 +151,7 @@ def answers_qualtrics(folder, said, asked):
 
 def answers_surveyjs(folder, said):
     results = []
+    kinds = {"rating", "slider", "radiogroup", "comment"}
     for path in sorted((folder / "surveys").glob("*.json")):
         survey = json.loads(path.read_text())
         data = {}
@@ -143,25 +160,38 @@ def answers_surveyjs(folder, said):
                 if element["type"] == "text":
                     data[element["name"]] = element.get("defaultValue", f"person-{path.stem}")
                 elif element["type"] != "image":
+                    assert element["type"] in kinds
                     position, question = element["name"].split("__")
                     data[element["name"]] = said[path.stem, int(position[1:]) - 1, question]
+                    if element["type"] == "radiogroup":
+                        assert data[element["name"]] in [choice["value"] for choice in element["choices"]]
         results.append(data)
     (folder / "results.json").write_text(json.dumps(results))
     return folder / "results.json"
 
 
 def answers_label_studio(folder, said, codes=("aa11", "bb22", "cc33")):
-    tags = {tag.get("name"): tag.tag for tag in xml.etree.ElementTree.parse(folder / "config.xml").getroot() if tag.get("toName")}
-    tasks = json.loads((folder / "tasks.json").read_text())
+    """The whole export, and beside it the short form, in which Label Studio writes one annotation a row."""
+    config = xml.etree.ElementTree.parse(folder / "config.xml")
+    tags = {tag.get("name"): tag for tag in config.iter() if tag.get("toName")}
+    tasks, short = json.loads((folder / "tasks.json").read_text()), []
     for number, task in enumerate(tasks):
         data = task["data"]
-        result = [
-            {"from_name": name, "to_name": ["image"], "type": tag.lower(), "value": {tag.lower(): said[data["assignment"], data["position"] - 1, name]}}
-            for name, tag in tags.items()
-        ]  # fmt: skip
-        annotation = {"id": number, "completed_by": codes.index(data["assignment"]) + 1, "was_cancelled": False, "lead_time": 3.25, "result": result}
+        assert {data[tag.get("value")[1:]] for tag in config.iter("Image")} <= set(data.values())
+        result = []
+        for name, tag in tags.items():
+            value, key = said[data["assignment"], data["position"] - 1, name], {"TextArea": "text"}.get(tag.tag, tag.tag.lower())
+            if tag.tag == "Choices":
+                assert str(value) in [choice.get("value") for choice in tag]
+            given = {key: [str(value)] if tag.tag in ("Choices", "TextArea") else value}
+            result.append({"from_name": name, "to_name": [tag.get("toName")], "type": key, "value": given})
+        who = codes.index(data["assignment"]) + 1
+        annotation = {"id": number, "completed_by": who, "was_cancelled": False, "lead_time": 3.25, "result": result}
         task |= {"id": number, "annotations": [annotation]}
+        answers = {r["from_name"]: r["value"][r["type"]][0] if r["type"] in ("choices", "text") else [r["value"]] for r in result}
+        short.append({"id": number, "annotation_id": number, "annotator": who, "lead_time": 3.25, **data, **answers})
     (folder / "export.json").write_text(json.dumps(tasks))
+    (folder / "short.json").write_text(json.dumps(short))
     return folder / "export.json"
 
 
@@ -180,35 +210,50 @@ def answers_jspsych(folder, said):
 def back(path, asked, said, *, people=3, without=(), format=None):
     """Imports a file and compares every answer."""
     reading = Reading(path)
-    answers, fate, _ = batch.read_answers(reading, asked.drop(columns="file", errors="ignore"), SALT)
-    assert reading.format == format and not fate.invalid and not fate.unmatched and fate.participants == people
-    found = {(r.assignment, r.position, r.question): r.value for r in answers.itertuples()}
+    answers, fate, _ = batch.read_answers(reading, asked, SALT)
+    assert reading.format == format and not fate.invalid and not fate.unmatched and fate.participants == people, fate
+    found = {(r.assignment, r.position, r.question): r.text if isinstance(r.text, str) else r.value for r in answers.itertuples()}
     assert found == {key: value for key, value in said.items() if key[2] not in without}
     assert answers.groupby("assignment")["pid_hash"].nunique().eq(1).all() and answers["pid_hash"].nunique() == people
     return answers
 
 
-def test_every_format_comes_back_as_the_same_table(tmp_path, trials):
-    asked, said = truth(trials)
-    names = {s: f"{batch.keyed(SALT, 'picture', s, length=20)}.png" for s in asked["stimulus"].dropna()}
-    asked["file"] = [names.get(s, "") for s in asked["stimulus"]]
+@pytest.mark.parametrize(("shown", "questions"), [("trials", QUESTIONS), ("compared", SEVERAL)])
+def test_every_format_comes_back_as_the_same_table(tmp_path, request, shown, questions):
+    trials = request.getfixturevalue(shown)
+    asked, said = truth(trials, questions)
+    folders = {format: out(tmp_path, trials, format, questions) for format in batch.WRITERS}
     tables = {
-        "csv": back(answers_csv(out(tmp_path, trials, "csv"), said), asked, said, format="contrafact"),
-        "qualtrics": back(answers_qualtrics(out(tmp_path, trials, "qualtrics"), said, asked), asked, said, format="qualtrics"),
-        "surveyjs": back(answers_surveyjs(out(tmp_path, trials, "surveyjs"), said), asked, said, format="surveyjs"),
-        "jspsych": back(answers_jspsych(out(tmp_path, trials, "jspsych"), said), asked, said, format="jspsych"),
+        "csv": back(answers_csv(folders["csv"], said), asked, said, format="contrafact"),
+        "qualtrics": back(answers_qualtrics(folders["qualtrics"], said, asked), asked, said, format="qualtrics"),
+        "surveyjs": back(answers_surveyjs(folders["surveyjs"], said), asked, said, format="surveyjs"),
+        "jspsych": back(answers_jspsych(folders["jspsych"], said), asked, said, format="jspsych"),
         "label_studio": back(
-            answers_label_studio(out(tmp_path, trials, "label_studio"), said), asked, said, without=("attention",), format="label_studio"
+            answers_label_studio(folders["label_studio"], said), asked, said, without=("attention",), format="label_studio"
         ),
     }  # fmt: skip
+    back(folders["label_studio"] / "short.json", asked, said, without=("attention",), format="label_studio")
+    if shown == "compared":
+        told = "Nobody is told after a guess"
+        assert all(told in (folder / "data_card.md").read_text() for folder in folders.values())
+        answers = pd.read_csv(folders["csv"] / "answers.csv", dtype=str)
+        both = answers["question"].eq("kind_worst")
+        answers.assign(value=answers["value"].mask(both, answers["value"].shift())).to_csv(folders["csv"] / "both.csv", index=False)
+        _, fate, _ = batch.read_answers(Reading(folders["csv"] / "both.csv"), asked, SALT)
+        assert fate.warnings == (f"trials in which one picture is named as the best and as the worst: {both.sum()}",)
+        for path in (folders["surveyjs"] / "surveys").glob("*.json"):
+            elements = [element for page in json.loads(path.read_text())["pages"] for element in page["elements"]]
+            worst = [element for element in elements if element["name"].endswith("__kind_worst")]
+            assert {e["validators"][0]["expression"] for e in worst} == {f"{{{e['name']}}} <> {{{e['name'][:-5]}best}}" for e in worst}
+            assert len(elements) == len({element["name"] for element in elements})
     key = ["assignment", "position", "question"]
     for name in ("qualtrics", "surveyjs", "jspsych"):
-        same = [*key, "value", "pid_hash"]
+        same = [*key, "value", "text", "pid_hash"]
         one, other = (tables[n][same].sort_values(key, ignore_index=True) for n in ("csv", name))
         pd.testing.assert_frame_equal(one, other)
     assert tables["label_studio"]["response_ms"].eq(3250).all() and tables["jspsych"]["response_ms"].eq(1234).all()
     assert set(batch.WRITERS) == set(tables), "every format that goes out comes back"
-    assert {"csv", "qualtrics", "surveyjs", "jspsych", "label_studio"} <= set(FORMATS)
+    assert set(batch.WRITERS) <= set(FORMATS)
 
 
 def test_every_format_through_the_verbs_is_one_and_the_same_import(tmp_path, workspace, capsys):
@@ -233,8 +278,8 @@ def test_every_format_through_the_verbs_is_one_and_the_same_import(tmp_path, wor
         people = loaded.study.model_copy(update={"survey": loaded.study.survey.model_copy(update={"respondents": None})})
         fielding.open_batch(store, study_id, people, table.assign(key=table["stimulus"]))
         asked, said = truth(fielding.trials_of(store, study_id, loaded.study), loaded.study.survey.questions)
-        names = {s: f"{batch.keyed(store.salt(study_id), 'picture', s, length=20)}.png" for s in asked["stimulus"].dropna()}
-        asked["file"] = [names.get(s, "") for s in asked["stimulus"]]
+        salt = store.salt(study_id)
+        asked["files"] = [tuple(f"{batch.keyed(salt, 'picture', s, length=20)}.png" for s in shown) for shown in asked["shown"]]
 
     def verb(*words):
         assert _run(["survey", *words, "--json"]) == 0
@@ -361,13 +406,15 @@ def test_hostile_texts_in_a_study_do_no_harm_in_its_report(tmp_path):
 
 
 @pytest.mark.browser
-def test_the_jspsych_bundle_runs_in_chromium_and_comes_back(tmp_path, trials):
+@pytest.mark.parametrize(("shown", "questions"), [("trials", QUESTIONS), ("compared", SEVERAL)])
+def test_the_jspsych_bundle_runs_in_chromium_and_comes_back(tmp_path, request, shown, questions):
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or pytest.skip("Chromium is not installed")
-    questions = (QUESTIONS[0].model_copy(update={"text": "<b>How</b> trustworthy? ${x}"}), QUESTIONS[1])
+    trials = request.getfixturevalue(shown)
+    questions = (questions[0].model_copy(update={"text": "<b>How</b> trustworthy? ${x}"}), *questions[1:])
     asked, said = truth(trials, questions)
-    said = {key: round(value) for key, value in said.items()}
+    said = {key: value if isinstance(value, str) else round(value) for key, value in said.items()}
     folder = out(tmp_path, trials, "jspsych", questions)
     serve = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server, sync_playwright() as play:
@@ -383,19 +430,20 @@ def test_the_jspsych_bundle_runs_in_chromium_and_comes_back(tmp_path, trials):
         files = []
         for code in ("aa11", "bb22", "cc33"):
             page.goto(f"http://127.0.0.1:{server.server_port}/index.html?assignment={code}&participant=person-{code}")
-            for position, kind in trials.loc[trials["assignment"] == code, ["position", "kind"]].itertuples(index=False):
-                name = "attention" if kind == "attention" else "trust"
-                line = page.locator("input[type=range]")
-                line.wait_for()
+            for position, own in asked[asked["assignment"] == code].groupby("position"):
+                page.locator("fieldset").first.wait_for()
                 assert page.get_by_role("button", name="Continue").is_disabled()
                 if position == 0:
                     assert page.get_by_text("<b>How</b> trustworthy? ${x}").is_visible()
-                    assert page.locator("img").evaluate("i => i.naturalWidth") == 1
+                    assert page.locator("img").evaluate_all("all => all.map(i => i.naturalWidth)") == [1] * len(own["files"].iloc[0])
                     if kept := os.environ.get("CONTRAFACT_SCREENSHOTS"):
-                        page.screenshot(path=Path(kept) / "jspsych_bundle.png")
-                line.fill(str(said[code, position, name]))
-                if kind == "image":
-                    page.get_by_label(str(said[code, position, "warm"]), exact=True).press("Space")
+                        page.screenshot(path=Path(kept) / f"jspsych_bundle_{shown}.png")
+                for number, (question, scale) in enumerate(own[["question", "scale"]].itertuples(index=False)):
+                    answer, field = str(said[code, position, question]), page.locator("fieldset").nth(number)
+                    if scale in ("vas", "text"):
+                        field.locator("input, textarea").fill(answer)
+                    else:
+                        field.get_by_label(answer, exact=True).press("Space")
                 button = page.get_by_role("button", name="Continue")
                 if (position, code) == (5, code):
                     with page.expect_download() as download:

@@ -31,11 +31,12 @@ from contrafact.study.schema import NUMBERS, Question
 from contrafact.survey.formats import jspsych, label_studio, qualtrics, surveyjs
 from contrafact.survey.formats.outgoing import Outgoing, write_csv
 from contrafact.survey.formats.reading import Fate, Reading
-from contrafact.survey.formats.rows import Answer, Row
+from contrafact.survey.formats.rows import Answer, Notes, Row
 
 ANSWER_COLUMNS = ("assignment", "position", "question", "value", "response_ms", "participant")
 EARLIER = "an earlier import"
 ATTENTION = "attention"  # the question that an attention trial asks, on 0 to 100
+OTHER_END = {"best": "worst", "worst": "best"}
 LONGEST_TEXT = 2000  # signs of free text
 LONGEST_MS = 24 * 3600 * 1000
 _LOOP = re.compile(r"#(\d{1,4})$")
@@ -110,17 +111,15 @@ def export(
     shown = list(dict.fromkeys(one for several in rows["shown"] for one in several))
     names = {stimulus: f"{keyed(salt, 'picture', stimulus, length=20)}.png" for stimulus in shown}
     files = pd.Series([[names[one] for one in several] for several in rows["shown"]], index=rows.index, dtype=object)
-    if format not in SEVERAL and any(len(each) > 1 for each in files):
-        raise UserError(
-            f"A {format} survey does not show pictures side by side.", hint=f"Formats that do: {', '.join(SEVERAL)}."
-        )
-    rows = rows.assign(files=files, file=[each[0] if each else "" for each in files], position=rows["position"] + 1)
+    rows = rows.assign(files=files, position=rows["position"] + 1)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=".batch-") as scratch:
         folder = Path(scratch) / "batch"
         (folder / "images").mkdir(parents=True)
         for stimulus, name in sorted(names.items(), key=lambda item: item[1]):
             (folder / "images" / name).write_bytes(picture(stimulus))
         lost = WRITERS[format](folder, Outgoing(title, rows, questions, pictures))
+        if rows.loc[rows["kind"] == "image", "target"].notna().any():
+            lost.append("Nobody is told after a guess whether it was right: the answers are in no file that goes out.")
         card = _card(title, trials, questions, len(names), format, lost)
         (folder / "data_card.md").write_text(card, encoding="utf-8")
         if to.suffix == ".zip":
@@ -147,7 +146,6 @@ WRITERS: dict[str, Callable[[Path, Outgoing], list[str]]] = {
     "surveyjs": surveyjs.write,
     "label_studio": label_studio.write,
 }
-SEVERAL = ("csv", "jspsych")  # formats that can show pictures side by side
 NEED_ADDRESS = ("qualtrics", "surveyjs", "label_studio")
 
 
@@ -156,7 +154,8 @@ def _card(
 ) -> str:
     asked_for = "\n".join(f"- `{q.name}`: {_line(q.text)} ({_ends(q)})" for q in questions)
     attention = trials[trials["kind"] == "attention"].groupby("assignment").size()
-    not_carried = "\n".join(f"- {sentence}" for sentence in lost)
+    not_carried = "\n".join([f"## What {format} does not carry over", *(f"- {sentence}" for sentence in lost)])
+    parts = [_PLAIN_CARD] * (format == "csv") + [f"{not_carried}\n"] * bool(lost)
     return f"""# {_line(title)}
 
 {trials["assignment"].nunique()} assignments, {pictures} pictures, \
@@ -167,7 +166,7 @@ trials an assignment.
 {asked_for}
 - `{ATTENTION}`: the answer asked for in the text, 0 to 100; no picture is shown
 
-{_PLAIN_CARD if format == "csv" else f"## What {format} does not carry over{chr(10)}{not_carried}{chr(10)}"}"""
+{chr(10).join(parts)}"""
 
 
 def _ends(question: Question) -> str:
@@ -217,7 +216,7 @@ def read_answers(
     ``response_ms`` NaN where not given, ``pid_hash``, ``corrected``), the fate of every row, and how many rows each
     person (by hash) has. Raw participant ids do not leave this function. Raises UserError where the file as a whole cannot be read.
     """
-    ledger = _Ledger(expected, salt, correct)
+    ledger = _Ledger(expected, salt, correct, reading.notes)
     accepted: list[dict[str, Any]] = []
     for row in reading.rows():
         try:
@@ -246,8 +245,8 @@ class _Bad(Exception):
 class _Ledger:
     """What was asked, what is answered already, and whose each assignment is."""
 
-    def __init__(self, expected: pd.DataFrame, salt: bytes, correct: bool) -> None:
-        self.salt, self.correct = salt, correct
+    def __init__(self, expected: pd.DataFrame, salt: bytes, correct: bool, notes: Notes) -> None:
+        self.salt, self.correct, self.notes = salt, correct, notes
         self.scale: dict[tuple[str, int, str], tuple[str, int]] = {}  # and how many pictures are shown
         self.known: dict[tuple[str, int, str], tuple[str, float | str]] = {}
         self.owner: dict[str, str] = {}
@@ -317,6 +316,10 @@ class _Ledger:
                 raise _Bad(f"value: {_said(value)} here, but {_said(first)} in {place}, for the same answer")
             fate = "corrected"
         self.known[key] = (f"row {row.number}", value)
+        if (scale := self.scale[key][0]) in OTHER_END:
+            other = self.known.get((code, position, question.removesuffix(scale) + OTHER_END[scale]))
+            if other and other[1] == value:
+                self.notes.count("trials in which one picture is named as the best and as the worst: {n}")
         return fate, {
             "assignment": code,
             "position": position,

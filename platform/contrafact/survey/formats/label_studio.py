@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from contrafact.survey.formats.outgoing import Outgoing, write_json
+from contrafact.survey.formats.outgoing import PLACES, Outgoing, write_json
 from contrafact.survey.formats.rows import Answer, Notes, Row, is_personal, moment, number_of, text_of
 from contrafact.survey.formats.source import Source
 
@@ -94,6 +94,7 @@ def _short(number: int, cells: Mapping[str, Any]) -> Row:
         )
         for name, value in cells.items()
         if name not in _META and name not in pictures and not is_personal(name) and text_of(value)
+        and not (name.startswith("text_") and name[5:] in cells)  # the wording of a question that we sent
     ]
     return Row(
         number,
@@ -120,7 +121,11 @@ def _shown(data: Mapping[str, Any], to_name: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    """The one thing that a control gives: {"rating": 5}, {"choices": ["a"]}, {"selected": "left"}, {"text": ["..."]}."""
+    """The one thing that a control gives: {"rating": 5}, {"choices": ["a"]}, {"selected": "left"}, {"text": ["..."]}.
+
+    The short forms put it into a list."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        value = value[0]
     if isinstance(value, dict) and len(value) == 1:
         return text_of(next(iter(value.values())))
     return text_of(value)
@@ -136,31 +141,43 @@ def _parsed(value: Any) -> Any:
 
 
 def write(folder: Path, batch: Outgoing) -> list[str]:
-    """``tasks.json``, one task a picture shown, and ``config.xml``. Returns what is not carried over.
+    """``tasks.json``, one task a trial, and ``config.xml``. Returns what is not carried over.
 
     Texts stand in the tasks, where nothing reads them as markup or as names of variables.
     """
     tasks, attention = [], 0
+    images = [f"image_{place + 1}" for place in range(len(batch.places))] if len(batch.places) > 1 else ["image"]
     for code, trials in batch.lists():
         for trial in trials:
-            if not trial[0]["file"]:
+            if not (files := trial[0]["files"]):
                 attention += 1
                 continue
             texts = {f"text_{row['question']}": f"{row['text']}{_ends(row)}" for row in trial}
-            about = {"assignment": code, "position": trial[0]["position"], "stimulus": trial[0]["file"]}
-            tasks.append({"data": {"image": batch.pictures + "images/" + trial[0]["file"], **about, **texts}})
+            about = {"assignment": code, "position": trial[0]["position"], "stimulus": " ".join(files)}
+            links = {name: f"{batch.pictures}images/{file}" for name, file in zip(images, files, strict=True)}
+            tasks.append({"data": {**links, **about, **texts}})
     write_json(folder / "tasks.json", tasks)
+    shown = ['  <Image name="image" value="$image"/>']
+    if len(images) > 1:
+        each = [
+            f'    <View><Header value="{place}"/><Image name="{name}" value="${name}"/></View>'
+            for name, place in zip(images, batch.places, strict=True)
+        ]
+        shown = ['  <View style="display: flex; gap: 1em">', *each, "  </View>"]
     controls = []
     for question in batch.questions:
-        if question.scale == "text":
-            controls.append(f'  <Header value="$text_{question.name}"/>')
-            controls.append(f'  <TextArea name="{question.name}" toName="image" maxSubmissions="1" required="true"/>')
-            continue
-        control = "Rating" if question.scale == "likert7" else "Number"
-        limits = 'maxRating="7"' if question.scale == "likert7" else 'min="0" max="100" step="0.1"'
+        about_control = f'name="{question.name}" toName="{images[0]}" required="true"'
         controls.append(f'  <Header value="$text_{question.name}"/>')
-        controls.append(f'  <{control} name="{question.name}" toName="image" {limits} required="true"/>')
-    config = ["<View>", '  <Image name="image" value="$image"/>', *controls, "</View>", ""]
+        if question.scale == "text":
+            controls.append(f'  <TextArea {about_control} maxSubmissions="1"/>')
+        elif question.scale in PLACES:
+            choices = "".join(f'<Choice value="{place}"/>' for place in range(1, len(images) + 1))
+            controls.append(f'  <Choices {about_control} choice="single-radio" showInline="true">{choices}</Choices>')
+        elif question.scale == "likert7":
+            controls.append(f'  <Rating {about_control} maxRating="7"/>')
+        else:
+            controls.append(f'  <Number {about_control} min="0" max="100" step="0.1"/>')
+    config = ["<View>", *shown, *controls, "</View>", ""]
     (folder / "config.xml").write_text("\n".join(config), encoding="utf-8")
     told = [
         "Lists are not handed out: let each annotator filter by one `assignment`, and no assignment be taken by two.",
@@ -168,11 +185,15 @@ def write(folder: Path, batch: Outgoing) -> list[str]:
         "The line from 0 to 100 is a field for a number.",
         "Ids of annotators take the place of the panel's ids.",
     ]
+    if any(question.scale == "worst" for question in batch.questions):
+        told.append("Nothing keeps people from naming one picture as the best and as the worst; the import counts such trials.")
     return told + [f"{attention} attention trials, which show no picture, are left out."] * bool(attention)
 
 
 def _ends(row: Mapping[str, Any]) -> str:
     if row["scale"] == "text":
         return ""
+    if row["scale"] in PLACES:
+        return " (by its place: 1 is the first picture)"
     first, last = (1, 7) if row["scale"] == "likert7" else (0, 100)
     return f" ({first} = {row['low']}, {last} = {row['high']})"

@@ -14,17 +14,26 @@ import pandas as pd
 from contrafact.study.schema import Question
 from contrafact.survey.formats.guard import guarded
 
+PLACES = ("choice", "best", "worst")  # scales whose answer is the place of a picture, from 1
+
 
 @dataclass(frozen=True)
 class Outgoing:
     """``rows``, in order: assignment, position (from 1), kind, question, text, low, high, scale, files (names under
-    ``images`` from left to right, none on attention trials), file (the first of them, or empty), target. ``pictures`` is the address that ends in a slash under which the
-    folder of pictures will be found, or empty where the format carries it."""
+    ``images`` from left to right, none on attention trials), target (what an attention trial asks for, or the place of
+    the higher dose in a guess). ``pictures`` is the address that ends in a slash under which the folder of pictures
+    will be found, or empty where the format carries it."""
 
     title: str
     rows: pd.DataFrame
     questions: Sequence[Question]
     pictures: str = ""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What each picture of a trial is called, from left to right."""
+        several = int(self.rows["files"].map(len).max())
+        return tuple(f"Picture {place}" for place in range(1, several + 1)) if several > 1 else ("The picture to rate",)
 
     def lists(self) -> Iterator[tuple[str, list[list[dict[str, Any]]]]]:
         """Each assignment with its trials; a trial is its questions' rows."""

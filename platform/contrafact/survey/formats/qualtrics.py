@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pandas as pd
 
-from contrafact.survey.formats.outgoing import Outgoing, write_csv
+from contrafact.survey.formats.outgoing import PLACES, Outgoing, write_csv
 from contrafact.survey.formats.rows import PEOPLE, Answer, Notes, Row, Stay, is_personal, moment, number_of
 from contrafact.survey.formats.source import Source, plain
 
@@ -33,6 +33,7 @@ _TIMING = re.compile(r"^(?P<stem>.*?)[ _-]?(?:t|time|timer|timing)? ?_(First Cli
 _OWN = {"responseid", "recordeddate", "finished", "progress", "responsetype", "durationinseconds", "distributionchannel",
         "userlanguage", "ipaddress"}  # fmt: skip
 _MADE = re.compile(r"Topics$|^Q_|_DO(_\w+)?$")
+LONGEST_QUERY = 8000  # signs; common servers take a request line of 8 kB
 _LOOP = re.compile(r"^(?P<loop>\d+)_(?P<question>.+)$")
 
 
@@ -161,30 +162,36 @@ def _import_id(cell: str) -> dict[str, object]:
 def write(folder: Path, batch: Outgoing) -> list[str]:
     """``survey.txt`` (Advanced TXT), ``loop_merge.csv`` (no header, as Qualtrics wants it) and ``links.csv``.
 
-    The list reaches the survey by its link: ``picture_1`` and so on are embedded data, and loop n shows picture_n.
-    Result columns are then ``<loop>_<question>``. Returns what is not carried over.
+    The list reaches the survey by its link: ``picture_1`` and so on are embedded data, and loop n shows picture_n; where
+    a trial shows several, they are ``picture_n_1``, ``picture_n_2``. Result columns are then ``<loop>_<question>``.
+    Returns what is not carried over.
     """
-    lists = dict(batch.lists())
-    pictures = {code: [trial[0] for trial in trials if trial[0]["file"]] for code, trials in lists.items()}
-    checks = {code: [trial[0] for trial in trials if not trial[0]["file"]] for code, trials in lists.items()}
+    lists, places = dict(batch.lists()), range(1, len(batch.places) + 1)
+    pictures = {code: [trial[0] for trial in trials if trial[0]["files"]] for code, trials in lists.items()}
+    checks = {code: [trial[0] for trial in trials if not trial[0]["files"]] for code, trials in lists.items()}
     loops, attention = max(map(len, pictures.values())), max(map(len, checks.values()))
-    fields = ["PROLIFIC_PID", "assignment", *(f"picture_{n}" for n in range(1, loops + 1)), *(f"target_{n}" for n in range(1, attention + 1))]
+    shown = [[f"picture_{n}" + f"_{place}" * (len(places) > 1) for place in places] for n in range(1, loops + 1)]
+    fields = ["PROLIFIC_PID", "assignment", *(name for loop in shown for name in loop), *(f"target_{n}" for n in range(1, attention + 1))]
     lines = ["[[AdvancedFormat]]", "", *(f"[[ED:{name}]]" for name in fields), "", "[[Block:Pictures]]", ""]
-    image = f'<img src="{html.escape(batch.pictures)}images/${{lm://Field/1}}" alt="The picture to rate"><br>'
+    image = "".join(
+        f'<img src="{html.escape(batch.pictures)}images/${{lm://Field/{place}}}" alt="{name}">'
+        for place, name in zip(places, batch.places, strict=True)
+    ) + "<br>"
     for number, question in enumerate(batch.questions):
-        lines += _question(question.name, (image if number == 0 else "") + _inert(question.text), question.model_dump())
+        text = (image if number == 0 else "") + _inert(question.text)
+        lines += _question(question.name, text, question.model_dump(), len(places))
     for n in range(1, attention + 1):
         text = f"This one checks attention: please answer ${{e://Field/target_{n}}}."
-        lines += [f"[[Block:Attention {n}]]", "", *_question(f"attention_{n}", text, {"scale": "vas", "low": "0", "high": "100"})]
+        lines += [f"[[Block:Attention {n}]]", "", *_question(f"attention_{n}", text, {"scale": "vas", "low": "0", "high": "100"}, 0)]
     (folder / "survey.txt").write_text("\n".join(lines), encoding="utf-8")
-    merge = pd.DataFrame([[f"${{e://Field/picture_{n}}}", str(n)] for n in range(1, loops + 1)])
+    merge = pd.DataFrame([[*(f"${{e://Field/{name}}}" for name in loop), str(n)] for n, loop in enumerate(shown, start=1)])
     write_csv(folder / "loop_merge.csv", merge, header=False)
     links = [
         {
             "assignment": code,
             "query": urlencode(
                 {"assignment": code}
-                | {f"picture_{n}": row["file"] for n, row in enumerate(pictures[code], start=1)}
+                | {name: file for loop, row in zip(shown, pictures[code], strict=False) for name, file in zip(loop, row["files"], strict=True)}
                 | {f"target_{n}": f"{row['target']:g}" for n, row in enumerate(checks[code], start=1)}
             ),
         }
@@ -199,16 +206,21 @@ def write(folder: Path, batch: Outgoing) -> list[str]:
     ]
     if attention:
         told.append("Attention trials come after the pictures instead of among them.")
+    if any(question.scale == "worst" for question in batch.questions):
+        told.append("Nothing keeps people from naming one picture as the best and as the worst; the import counts such trials.")
+    if (longest := max(len(link["query"]) for link in links)) > LONGEST_QUERY:
+        told.append(f"The longest query has {longest} signs, and some browsers and hosts cut addresses off: try it first.")
     if min(map(len, pictures.values())) < loops:
         told.append("Lists are not of one length: loops without a picture must be skipped by display logic.")
     return told
 
 
-def _question(name: str, text: str, about: Mapping[str, Any]) -> list[str]:
+def _question(name: str, text: str, about: Mapping[str, Any], pictures: int) -> list[str]:
     low, high = _inert(about["low"]), _inert(about["high"])
-    if about["scale"] == "likert7":
-        choices = [line for n in range(1, 8) for line in (f"[[Choice:{n}]]", str(n))]
-        return ["[[Question:MC:SingleAnswer:Horizontal]]", f"[[ID:{name}]]", f"{text}<br>1 = {low}, 7 = {high}", "[[AdvancedChoices]]", *choices, ""]
+    if about["scale"] in ("likert7", *PLACES):
+        last, ends = (7, f"1 = {low}, 7 = {high}") if about["scale"] == "likert7" else (pictures, "By its place: 1 is the first picture.")
+        choices = [line for n in range(1, last + 1) for line in (f"[[Choice:{n}]]", str(n))]
+        return ["[[Question:MC:SingleAnswer:Horizontal]]", f"[[ID:{name}]]", f"{text}<br>{ends}", "[[AdvancedChoices]]", *choices, ""]
     if about["scale"] == "text":
         return ["[[Question:TE:Essay]]", f"[[ID:{name}]]", text, ""]
     return ["[[Question:TE:SingleLine]]", f"[[ID:{name}]]", f"{text}<br>A number from 0 ({low}) to 100 ({high}).", ""]

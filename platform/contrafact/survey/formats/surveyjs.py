@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contrafact.survey.formats import table
-from contrafact.survey.formats.outgoing import Outgoing, write_json
+from contrafact.survey.formats.outgoing import PLACES, Outgoing, write_json
 from contrafact.survey.formats.rows import (
     UNFILLED,
     Answer,
@@ -93,16 +93,22 @@ def write(folder: Path, batch: Outgoing) -> list[str]:
         for trial in trials:
             stem = f"p{trial[0]['position']:03d}"
             elements: list[dict[str, Any]] = []
-            if trial[0]["file"]:
-                link = batch.pictures + "images/" + trial[0]["file"]
-                elements.append({"type": "image", "name": f"{stem}__picture", "imageLink": link, "altText": "The picture to rate"})
+            for place, file in enumerate(trial[0]["files"]):
+                about = {"imageLink": batch.pictures + "images/" + file, "altText": batch.places[place], "startWithNewLine": place == 0}
+                elements.append({"type": "image", "name": f"{stem}__picture_{place + 1}", **about})
             for row in trial:
                 texts = {name: _inert(row[name]) for name in ("text", "low", "high")}
                 altered = altered or any(texts[name] != row[name] for name in texts)
-                element = {"name": f"{stem}__{row['question']}", "title": texts["text"], "isRequired": True}
+                element: dict[str, Any] = {"name": f"{stem}__{row['question']}", "title": texts["text"], "isRequired": True}
                 if row["scale"] == "likert7":
                     ends = {"minRateDescription": texts["low"], "maxRateDescription": texts["high"]}
                     elements.append({"type": "rating", "rateMin": 1, "rateMax": 7, **ends, **element})
+                elif row["scale"] in PLACES:
+                    choices = [{"value": place, "text": name} for place, name in enumerate(batch.places, start=1)]
+                    if row["scale"] == "worst":
+                        differ = f"{{{element['name']}}} <> {{{element['name'].removesuffix('worst')}best}}"
+                        element["validators"] = [{"type": "expression", "expression": differ, "text": "These are two pictures."}]
+                    elements.append({"type": "radiogroup", "choices": choices, "colCount": 0, **element})
                 elif row["scale"] == "text":
                     elements.append({"type": "comment", "maxLength": 2000, **element})
                 else:
