@@ -16,7 +16,8 @@ from contrafact.survey import batch, fielding
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Facts: the batch, its participants and ratings, exclusions by rule, where people left, the registration's hash."""
+    """Facts: the batch, its participants and ratings (and how often an answer was asked for again, where the study repeats
+    trials), exclusions by rule, where people left, the registration's hash."""
     study, store, study_id = context.study, context.store, context.study_id
     if study.survey is None:
         return {"stopped": "The study has no `survey`, so nothing was fielded."}
@@ -31,10 +32,13 @@ def run(context: Context) -> dict[str, Any]:
         _wait_for_visits(context, name)
     elif study.survey.respondents is None and participants < study.survey.participants:
         _wait(context, name, participants)
+    again = store.repeats_table(study_id)
+    repeats = int(again[again["batch"] == name]["rating_id"].nunique())
     facts = {
         "batch": name,
         "participants": participants,
-        "ratings": int((answers["question"] != batch.ATTENTION).sum()),
+        "ratings": int((answers["question"] != batch.ATTENTION).sum()) - repeats,
+        **({"repeats": repeats} if study.survey.repeats else {}),
         "excluded": fielding.exclude(store, study_id, study, name),
         "left": _left(context, name, stimuli),
         "registration": registration,

@@ -32,6 +32,7 @@ survey:
   participants: {people}
   trials_per_participant: {trials}
   attention_trials: 1
+  repeats: {repeats}
   questions: {questions}
   respondents: {{inattentive: 0.1, slope: 20, noise_sd: 6}}
 """
@@ -48,7 +49,10 @@ QUESTIONS = {
 def loaded(tmp_path, request):
     path = tmp_path / "compared.yaml"
     people, trials = (12, 8) if request.param != "guess" else (12, 6)
-    path.write_text(YAML.format(design=request.param, people=people, trials=trials, questions=QUESTIONS[request.param]))
+    repeats = 0 if request.param == "guess" else 2
+    path.write_text(
+        YAML.format(design=request.param, people=people, trials=trials, repeats=repeats, questions=QUESTIONS[request.param])
+    )
     return study.load(path)
 
 
@@ -85,14 +89,15 @@ def test_every_design_goes_out_and_comes_back(loaded, ground, tmp_path):
         assert (fate.accepted, fate.duplicates, fate.problems) == (accepted, there, ())
     assert fielding.exclude(ground, 1, loaded.study)["incomplete"] == 0
     per_trial = len(survey.asked)
-    assert len(answers) == survey.participants * (survey.trials_per_participant * per_trial + 1)
+    shown = survey.trials_per_participant + survey.repeats
+    assert len(answers) == survey.participants * (shown * per_trial + 1)
     ground.close_field(1, name)
     assert ground.changed_rows(1) == []
 
     numbers, choices, texts = ground.ratings_table(1), ground.choices_table(1), ground.texts_table(1)
-    assert numbers["rating_id"].nunique() + choices["rating_id"].nunique() + texts["rating_id"].nunique() == (
-        len(answers) - survey.participants
-    )
+    once = pd.concat([numbers, choices, texts])
+    assert once["rating_id"].nunique() == survey.participants * survey.trials_per_participant * per_trial
+    shown_twice(loaded.study, once, numbers, choices, ground.repeats_table(1))
     assert texts["text"].isin(fielding.respondents.WORDS).all()
     if survey.design == "between_arm":
         assert (numbers[numbers["arm"] != "null"].groupby("participant")["arm"].nunique() == 1).all()
@@ -107,6 +112,22 @@ def test_every_design_goes_out_and_comes_back(loaded, ground, tmp_path):
     if survey.design == "guess":
         right = choices.loc[choices["place"] + 1 == choices["target"]]
         assert (right["dose"] == 1).all() and right["chosen"].mean() > 0.6
+
+
+def shown_twice(asked, once, numbers, choices, again):
+    """Repeats are the same pictures half a list later, are in no table of evidence, and tell the retest reliability."""
+    survey = asked.survey
+    tables = reading(asked, {}, ratings=numbers, choices=choices, repeats=again).reliability
+    lines = {row[0]: row[1] for table in tables for row in table.rows if row[0].startswith("test-retest")}
+    if not survey.repeats:
+        assert again.empty and not lines
+        return
+    assert again["rating_id"].nunique() == survey.participants * survey.repeats * len(survey.asked)
+    assert not set(again["rating_id"]) & set(once["rating_id"])
+    both = again.merge(once, on=["list_number", "question", "stimulus", "place"], suffixes=("", "_once"))
+    assert len(both) == len(again) and (both["position"] - both["position_once"]).min() >= survey.trials_per_participant // 2
+    assert lines and all(float(value) > 0.3 for value in lines.values())
+    assert not any("test-retest" in row[0] for table in reading(asked, {}, ratings=numbers, choices=choices).reliability for row in table.rows)
 
 
 @pytest.mark.parametrize("loaded", ["pairs"], indirect=True)
@@ -213,6 +234,8 @@ def test_a_perfect_difference_set_is_found():
         ("design: pairs, questions: [{name: a, text: Why?, scale: text}]", "free text alone"),
         ("set_size: 4, questions: [{name: a, text: How?}]", "'set_size' with design within_image"),
         ("design: guess, compare: [[treated, sham]], questions: [{name: a, text: How?, scale: choice}]", "'compare' with design guess"),
+        ("design: guess, repeats: 3, questions: [{name: a, text: How?, scale: choice}]", "'repeats' with design guess"),
+        ("trials_per_participant: 9, repeats: 5, questions: [{name: a, text: How?}]", "at most 4, half of trials_per_participant"),
     ],
 )
 def test_words_that_do_not_fit_the_design_are_told(tmp_path, given, found):

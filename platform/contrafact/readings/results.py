@@ -18,6 +18,7 @@ from contrafact.stats.dose import UNIT, by_dose
 from contrafact.stats.pitfalls import pitfalls
 from contrafact.stats.reliability import (
     Reliability,
+    kappa,
     krippendorff,
     r2_ceiling,
     retest,
@@ -108,7 +109,8 @@ def gather(
     verdicts = Counter(review.verdict for review in store.reviews(study_id))
     return reading(
         study, {**facts, "review": dict(verdicts)}, files, ratings=store.ratings_table(study_id),
-        choices=store.choices_table(study_id), stimuli=store.stimuli_table(study_id), provenance=provenance,
+        choices=store.choices_table(study_id), repeats=store.repeats_table(study_id), stimuli=store.stimuli_table(study_id),
+        provenance=provenance,
     )  # fmt: skip
 
 
@@ -119,14 +121,16 @@ def reading(
     *,
     ratings: pd.DataFrame | None = None,
     choices: pd.DataFrame | None = None,
+    repeats: pd.DataFrame | None = None,
     stimuli: pd.DataFrame | None = None,
     provenance: Sequence[tuple[str, str]] = (),
 ) -> ReportReading:
     """As ``gather``, from tables in memory.
 
     ``facts`` are those of the finished stages by name; sections whose facts are missing are left out and named in
-    ``absent``. ``ratings`` as for ``stats.dose.analyse``, ``choices`` as ``Store.choices_table``; ``stimuli`` has ``image``, ``direction``, ``arm``, ``draw``,
-    ``dose``, ``pixels_sha256`` and, where known, ``judge_dose``.
+    ``absent``. ``ratings`` as for ``stats.dose.analyse``, ``choices`` as ``Store.choices_table``, ``repeats`` as
+    ``Store.repeats_table``; ``stimuli`` has ``image``, ``direction``, ``arm``, ``draw``, ``dose``, ``pixels_sha256`` and,
+    where known, ``judge_dose``.
     """
     found = facts.get("analyse", {})
     statements = tuple(Statement.of(s) for key in ("statements", "beside") for s in found.get(key, ()))
@@ -144,7 +148,10 @@ def reading(
         seen = (warning, *seen)
     if pairs := facts.get("predict", {}).get("near_duplicates"):
         seen = (_twice(pairs), *seen)
-    reliable = tuple(_reliability(study, ratings)) if ratings is not None and len(ratings) else ()
+    again = pd.DataFrame(columns=["question"]) if repeats is None else repeats
+    reliable = tuple(_reliability(study, ratings, again)) if ratings is not None and len(ratings) else ()
+    if choices is not None and len(again):
+        reliable += tuple(_chosen_again(choices, again))
     absent = [
         sentence
         for here, sentence in (
@@ -323,6 +330,7 @@ _LABELS = {
     "in_support": "images in support",
     "out_of_support": "images out of support, not edited",
     "doses_not_reached": "doses that the guide's reading misses by more than a quarter",
+    "repeats": "answers to trials shown a second time (reliability alone)",
     "keep": "stimuli kept by reviewers",
     "reject": "stimuli rejected by reviewers",
     "slope": "judge: SD moved per SD requested",
@@ -364,14 +372,17 @@ def _bounds(study: Study) -> dict[str, tuple[float, float]]:
 STIMULUS = ["image", "direction", "arm", "draw", "dose"]
 
 
-def _reliability(study: Study, ratings: pd.DataFrame) -> Iterable[Table]:
-    """How far the ratings of each question can be trusted, and what they leave for anything to explain."""
+def _reliability(study: Study, ratings: pd.DataFrame, again: pd.DataFrame) -> Iterable[Table]:
+    """How far the ratings of each question can be trusted, and what they leave for anything to explain; ``again`` are the
+    answers to trials that were shown a second time."""
     scales = {question.name: question.scale for question in study.survey.questions} if study.survey else {}
-    rows = ratings[~ratings["excluded"].astype(bool)] if "excluded" in ratings else ratings
-    rows = rows[rows["value"].notna()]
-    keys = [name for name in STIMULUS if name in rows]
-    rows = rows.assign(stimulus=rows.groupby(keys, dropna=False).ngroup())
-    for name, own in rows.groupby("question", sort=True):
+    both = pd.concat([ratings.assign(turn=0), again[again["question"].isin(ratings["question"])].assign(turn=1)])
+    both = both[~both["excluded"].astype(bool)] if "excluded" in ratings else both
+    both = both[both["value"].notna()]
+    keys = [name for name in STIMULUS if name in ratings]
+    both = both.assign(stimulus=both.groupby(keys, dropna=False).ngroup())
+    for name, turns in both.groupby("question", sort=True):
+        own = turns[turns["turn"] == 0]
         rng = seeds.generator(study.seed, "reliability", name)
         found = variance_components(own, "stimulus")
         several = found.absolute(found.per_unit)
@@ -381,8 +392,8 @@ def _reliability(study: Study, ratings: pd.DataFrame) -> Iterable[Table]:
             krippendorff(wide.to_numpy(), kind, rng, resamples=500),
             split_half(own, rng, unit="stimulus", halves=100),
         ]
-        if own.duplicated(["participant", "stimulus"]).any():
-            measured.append(retest(own, rng))
+        if turns.duplicated(["participant", "stimulus"]).any():
+            measured.append(retest(turns, rng))
         lines = [
             Reliability("one rating (ICC of variance components)", found.absolute(1), math.nan, math.nan),
             Reliability(f"mean of a stimulus, {number(found.per_unit, 1)} ratings", several, math.nan, math.nan),
@@ -396,6 +407,27 @@ def _reliability(study: Study, ratings: pd.DataFrame) -> Iterable[Table]:
                 (one.name, number(one.estimate), f"{number(one.low)} to {number(one.high)} ({one.interval})" if one.interval else "none")
                 for one in lines
             ),
+        )
+
+
+def _chosen_again(choices: pd.DataFrame, again: pd.DataFrame) -> Iterable[Table]:
+    """How often people choose the same picture when the same trial is shown a second time."""
+    trial = ["batch", "list_number", "question", "shown"]
+
+    def chosen(table: pd.DataFrame) -> pd.DataFrame:
+        rows = table[~table["excluded"].astype(bool) & table["question"].isin(choices["question"])]
+        each = rows.sort_values("place").groupby(["rating_id", *trial[:3]], as_index=False)
+        return each.agg(shown=("stimulus", tuple), value=("value", "first"))
+
+    both = chosen(choices).merge(chosen(again), on=trial, suffixes=("", "_again"))
+    for name, own in both.groupby("question", sort=True):
+        found = kappa(own[["value", "value_again"]])
+        interval = f"{number(found.low)} to {number(found.high)} ({found.interval})" if found.interval else "none"
+        same = number(float((own["value"] == own["value_again"]).mean()))
+        yield Table(
+            f"The same trial again, “{name}”: {len(own)} choices by {own['list_number'].nunique()} participants",
+            ("measure", "value", "interval"),
+            (("test-retest: share of the same choice", same, "none"), (f"test-retest: {found.name}", number(found.estimate), interval)),
         )
 
 
@@ -489,7 +521,7 @@ def _counts(facts: Facts) -> tuple[Table, ...]:
         for key in keys
         if key in source
     }
-    people = {key: field[key] for key in ("participants", "ratings", "excluded") if key in field}
+    people = {key: field[key] for key in ("participants", "ratings", "repeats", "excluded") if key in field}
     left = {
         f"left at a picture of the arm {NAMES.get(row['arm'], row['arm'])}": f"{row['left']} of {row['reached']} reached"
         for row in field.get("left", {}).get("by_arm", ()) if row["left"]

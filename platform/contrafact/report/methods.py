@@ -138,6 +138,11 @@ def _people(study: Study, facts: Mapping[str, Any]) -> str:
         f"{s.participants} participants were to judge {s.trials_per_participant} pictures each in balanced lists, with "
         f"{s.attention_trials} attention trials. Asked was {asked}."
     )
+    if s.repeats:
+        text += (
+            f" {s.repeats} trials of each list were shown a second time, half a list after the first; the first answer alone counts "
+            "as evidence and for the rules of exclusion, the second tells the test-retest reliability."
+        )
     if s.respondents is None:
         return text
     r = s.respondents

@@ -128,9 +128,15 @@ def _collection(study: Study) -> str:
     s, pay = study.survey, study.survey.pay
     who = "Simulated respondents: nothing here is about people." if s.respondents else "Participants of a panel."
     return (
-        f"{who} Each judges {s.trials_per_participant} pictures, with {s.attention_trials} attention trials. Expected length "
+        f"{who} Each judges {s.trials_per_participant} pictures, with {s.attention_trials} attention trials. {_again(s.repeats)}Expected length "
         f"{pay.minutes:g} minutes, paid {pay.hourly:g} {pay.currency} an hour."
     )
+
+
+def _again(repeats: int) -> str:
+    if not repeats:
+        return ""
+    return f"{repeats} trials are shown a second time; the first answer alone is analysed, the second tells reliability. "
 
 
 def _sample(study: Study) -> str:

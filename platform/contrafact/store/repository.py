@@ -780,15 +780,20 @@ class Store:
         where a guess has one; best and worst are two choices, ``NAME_best`` and ``NAME_worst``."""
         return self._provenance(study_id, PLACES).astype({"chosen": bool})
 
+    def repeats_table(self, study_id: int) -> pd.DataFrame:
+        """Every answer to a trial that was shown a second time, of all scales, as ``choices_table``; no other table has
+        them."""
+        return self._provenance(study_id, (*NUMBERS, *PLACES, "text"), "repeat")
+
     def texts_table(self, study_id: int) -> pd.DataFrame:
         """Every free text, as ``choices_table``, in ``text``."""
         return self._provenance(study_id, ("text",))
 
-    def _provenance(self, study_id: int, scales: Sequence[str]) -> pd.DataFrame:
+    def _provenance(self, study_id: int, scales: Sequence[str], kind: str = "image") -> pd.DataFrame:
         view = m.rating_provenance.c
         query = (
             select(m.rating_provenance)
-            .where(view.study_id == study_id, view.kind == "image", view.scale.in_(scales))
+            .where(view.study_id == study_id, view.kind == kind, view.scale.in_(scales))
             .order_by(view.batch, view.list_number, view.position, view.place, view.question)
         )
         return self._table(query, ("value", "response_ms", "dose", "target"), ("simulated", "excluded"))

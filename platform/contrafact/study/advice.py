@@ -15,7 +15,8 @@ def minutes(study: Study) -> float:
     assert study.survey is not None
     survey = study.survey
     trial = sum(SECONDS[question.scale] for question in survey.questions)
-    return (AROUND_SECONDS + survey.trials_per_participant * trial + survey.attention_trials * SECONDS["vas"]) / 60
+    shown = survey.trials_per_participant + survey.repeats
+    return (AROUND_SECONDS + shown * trial + survey.attention_trials * SECONDS["vas"]) / 60
 
 
 def warnings(study: Study) -> list[str]:

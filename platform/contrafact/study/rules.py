@@ -324,6 +324,11 @@ def _design(survey: Raw) -> Iterator[Finding]:
         yield Finding(("survey", "questions"), "free text alone", f"a question on a scale of {_words(allowed[:-1])}")
     if given.count("text") > 2:
         yield Finding(("survey", "questions"), f"{given.count('text')} free texts", "two at most: people tire of writing")
+    trials, repeats = (survey.get(key, schema.Survey.model_fields[key].default) for key in ("trials_per_participant", "repeats"))
+    if type(trials) is int and type(repeats) is int and repeats > max(trials // 2, 0):
+        yield Finding(("survey", "repeats"), str(repeats), f"at most {max(trials // 2, 0)}, half of trials_per_participant")
+    elif design == "guess" and repeats:
+        yield Finding(("survey", "repeats"), "'repeats' with design guess", "none: of a second guess people know the answer")
     for key, only in (("compare", "pairs"), ("set_size", "best_worst")):
         if survey.get(key) and design != only:
             yield Finding(("survey", key), f"'{key}' with design {design}", f"`{key}` with design {only} alone")

@@ -508,6 +508,9 @@ class Survey(Part):
     participants: Annotated[int, Field(ge=2, le=100_000)] = 60
     trials_per_participant: Annotated[int, Field(ge=2, le=1000)] = 52
     attention_trials: Annotated[int, Field(ge=0, le=10)] = 2
+    repeats: Annotated[int, Field(ge=0, le=500)] = Field(
+        default=0, description="trials shown a second time, half a list later: reliability, never evidence"
+    )
     respondents: Respondents | None = Field(
         None, description="simulated people; absent: a panel of real people"
     )

@@ -53,9 +53,8 @@ def asked(trials: pd.DataFrame, questions: Sequence[Question]) -> pd.DataFrame:
     """Every answer that a batch asks for, one row each, in order.
 
     ``trials`` has ``assignment`` (code), ``position`` (from 0), ``kind``, ``stimulus``, ``target`` and, where trials show
-    several pictures, ``place`` (from 0), a row for each. Trials with pictures are asked all ``questions``
-    (``Survey.asked``), attention trials the one
-    question ``attention``. Adds ``question``, ``text``, ``low``, ``high``, ``scale`` and ``shown``, the stimuli from left to
+    several pictures, ``place`` (from 0), a row for each. Trials with pictures, shown a second time or not, are asked all
+    ``questions`` (``Survey.asked``), attention trials the one question ``attention``. Adds ``question``, ``text``, ``low``, ``high``, ``scale`` and ``shown``, the stimuli from left to
     right.
     """
     shown: dict[tuple[str, int], tuple[object, ...]] = {}
@@ -65,9 +64,9 @@ def asked(trials: pd.DataFrame, questions: Sequence[Question]) -> pd.DataFrame:
     trials = trials[trials["place"] == 0].drop(columns="place") if "place" in trials else trials
     places = zip(trials["assignment"], trials["position"], strict=True)
     trials = trials.assign(shown=pd.Series([shown[key] for key in places], index=trials.index, dtype=object))
-    wording = pd.DataFrame([{**q.model_dump(), "question": q.name, "kind": "image"} for q in questions])
-    wording = wording[["kind", "question", "text", "low", "high", "scale"]]
-    images = trials[trials["kind"] == "image"].merge(wording, on="kind")
+    wording = pd.DataFrame([{**q.model_dump(), "question": q.name} for q in questions])
+    wording = wording[["question", "text", "low", "high", "scale"]]
+    images = trials[trials["kind"] != "attention"].merge(wording, how="cross")
     attention = trials[trials["kind"] == "attention"].assign(question=ATTENTION, low="0", high="100", scale="vas")
     attention["text"] = [attention_text(target) for target in attention["target"]]
     rows = pd.concat([frame for frame in (images, attention) if len(frame)])
@@ -159,7 +158,7 @@ def _card(
     return f"""# {_line(title)}
 
 {trials["assignment"].nunique()} assignments, {pictures} pictures, \
-{int((trials["kind"] == "image").sum())} times a picture is shown, {int(attention.max()) if len(attention) else 0} attention \
+{int((trials["kind"] != "attention").sum())} times a picture is shown, {int(attention.max()) if len(attention) else 0} attention \
 trials an assignment.
 
 ## Questions

@@ -10,7 +10,8 @@ not yet shown in the current pass through all stimuli. With as many trials as im
 is one row of a random Latin square: the remaining bipartite graph stays regular, so a perfect matching exists to
 the last row (König 1916).
 
-Because no stimulus is shown again before all were shown, ratings per stimulus never differ by more than 1.
+Because no stimulus is shown again before all were shown, ratings per stimulus never differ by more than 1. Where the
+study asks for `repeats`, some trials of each list are shown a second time, apart from all this, as trials of their own kind.
 """
 
 from __future__ import annotations
@@ -52,16 +53,37 @@ def field_lists(stimuli: pd.DataFrame, survey: Survey, seed: int) -> pd.DataFram
 
     ``stimuli`` as for ``make_lists``. Returns its columns with one row for each picture: ``place`` (from 0, left to
     right) tells the pictures of a trial apart. ``target`` is the answer asked for on attention trials and, in a
-    ``guess``, the place (from 1) of the higher dose. Lists of more participants begin with those of fewer.
+    ``guess``, the place (from 1) of the higher dose; ``kind`` is ``repeat`` where a trial is shown a second time. Lists
+    of more participants begin with those of fewer.
     """
     n, trials, attention = survey.participants, survey.trials_per_participant, survey.attention_trials
     if survey.design == "between_arm":
-        return _between_arms(stimuli, n, trials, attention, seed).assign(place=0)
-    if survey.design == "within_image":
-        return make_lists(stimuli, n, trials, attention, seed).assign(place=0)
-    shown = presentations(stimuli, survey)
-    lists = make_lists(shown, n, trials, attention, seed)
-    return _placed(lists, shown, guess=survey.design == "guess", shuffled=survey.design != "best_worst", seed=seed)
+        lists = _between_arms(stimuli, n, trials, attention, seed).assign(place=0)
+    elif survey.design == "within_image":
+        lists = make_lists(stimuli, n, trials, attention, seed).assign(place=0)
+    else:
+        shown = presentations(stimuli, survey)
+        lists = make_lists(shown, n, trials, attention, seed)
+        lists = _placed(lists, shown, guess=survey.design == "guess", shuffled=survey.design != "best_worst", seed=seed)
+    return _repeated(lists, stimuli, survey.repeats, seed) if survey.repeats else lists
+
+
+def _repeated(lists: pd.DataFrame, stimuli: pd.DataFrame, repeats: int, seed: int) -> pd.DataFrame:
+    """``lists`` with ``repeats`` trials of each (half of its trials at most) shown again as they were, each half a list
+    after the first time; trials whose image would come twice in a row are taken only where there are no others."""
+    image_of = stimuli.set_index("key")["image"].to_dict()
+    parts = []
+    for number, own in lists.groupby("list", sort=True):
+        first = own[(own["kind"] == "image") & (own["place"] == 0)]
+        positions, images = first["position"].tolist(), [image_of[one] for one in first["stimulus"]]
+        later = len(images) - len(images) // 2
+        drawn = seeds.generator(seed, "repeats", number).permutation(len(images) // 2).tolist()
+        drawn.sort(key=lambda k, later=later, images=images: images[k] in images[k + later : k + later + 2])
+        behind = {positions[k]: positions[k + later] + 0.5 for k in drawn[:repeats]}
+        again = own[own["position"].isin(behind)]
+        both = pd.concat([own, again.assign(kind="repeat", position=again["position"].map(behind))])
+        parts.append(both.assign(position=both["position"].rank(method="dense").astype("int64") - 1))
+    return pd.concat(parts).sort_values(["list", "position", "place"], kind="stable", ignore_index=True)
 
 
 def different(stimuli: pd.DataFrame, survey: Survey) -> int:

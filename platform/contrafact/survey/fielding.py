@@ -102,6 +102,8 @@ def open_batch(ground: Ground, study_id: int, study: Study, stimuli: pd.DataFram
     frame = [manifest_sha256(stimuli), survey.trials_per_participant, survey.attention_trials, study.seed]
     if survey.design != "within_image":
         frame += [survey.design, survey.compare, survey.set_size]
+    if survey.repeats:
+        frame.append(survey.repeats)
     name = f"batch-{hashlib.sha256(json.dumps(frame).encode()).hexdigest()[:8]}"
     lists = design.field_lists(stimuli, survey, study.seed)
     salt = ground.salt(study_id)

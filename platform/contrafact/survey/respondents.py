@@ -66,7 +66,7 @@ def answer(
     Returns the lists' rows with ``participant`` (the list's number), ``value`` (0 to 100, one decimal) and
     ``response_ms``, both NaN from the picture on at which somebody left. Raises ValueError where a picture has no reading.
     """
-    is_image = (lists["kind"] == "image").to_numpy()
+    is_image = (lists["kind"] != "attention").to_numpy()
     reading, mark, image = _seen(pictures, lists["stimulus"], is_image, seed, replication, question)
     r = respondents
 
@@ -189,7 +189,7 @@ def answer_all(
     for number, question in enumerate(questions):
         told = answer(first, pictures, respondents, seed, question=question.name, replication=replication)
         told = told.dropna(subset=["value"])
-        image = told["kind"] == "image"
+        image = told["kind"] != "attention"
         if number == 0:
             parts.append(told[~image].assign(question=ATTENTION))
         told = told[image]
