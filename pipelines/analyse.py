@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from contrafact import study as studies
 from contrafact.errors import UserError
-from contrafact.stats.statement import Statement
+from contrafact.study.load import canonical, content
 from contrafact.study.schema import NUMBERS
 from contrafact.survey import analysis
 from contrafact.survey.formats.guard import guarded
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 def run(context: Context) -> dict[str, Any]:
     """Facts: ``statements`` (registered ones, and the slopes that nobody registered), ``beside`` (even components,
-    the paired robustness line, everything again without exclusions), ``truth`` in rendered worlds."""
+    robustness lines, everything again without exclusions), ``truth`` in rendered worlds."""
     study = context.study
     assert study.survey is not None
     registration = unchanged_registration(context)
@@ -47,13 +46,11 @@ def run(context: Context) -> dict[str, Any]:
     covariates = pd.DataFrame.from_dict(images, orient="index", columns=list(study.analysis.heterogeneity), dtype=float)
     found = analysis.statements(study, table, covariates)
     beside = [s for s in found if s.label == "exploratory" and not s.id.startswith("slope-")]
-    if table["excluded"].any():
-        everybody = analysis.statements(study, table.assign(excluded=False), exploratory=False)
-        beside += [_without_exclusions(s) for s in everybody]
     statements = [s for s in found if s not in beside]
 
     truth = _truth(context, table)
-    tables = {name: rows.map(guarded).to_csv(index=False) for name, rows in analysis.model_tables(study, table)}
+    tables = {name: rows.map(guarded).to_csv(index=False) for name, rows in analysis.tables(study, table, covariates)}
+    tables[analysis.PLAN] = canonical(content(study))
     context.store.put_statements(context.study_id, context.stage_run_id, [*statements, *beside])
     context.store.append_registration(
         context.study_id, "analysis",
@@ -85,13 +82,6 @@ def unchanged_registration(context: Context) -> str:
         )
     studies.refuse_changes(frozen[-1].payload, context.loaded)
     return frozen[-1].hash
-
-
-def _without_exclusions(statement: Statement) -> Statement:
-    return replace(
-        statement, id=f"all-{statement.id}", label="exploratory", p_adjusted=float("nan"), verdict=None, equivalent=None,
-        caveats=("nobody is excluded here, for comparison", *statement.caveats),
-    )  # fmt: skip
 
 
 def _truth(context: Context, table: pd.DataFrame) -> float | None:

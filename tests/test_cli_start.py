@@ -18,7 +18,7 @@ from contrafact.errors import Mistake, Mistakes, Paused, UserError
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "mlflow", "streamlit", "pandas", "sqlalchemy", "diffusers", "statsmodels")
 VERBS = (
-    "demo", "new", "check", "power", "run", "status", "register", "verify", "survey", "panel", "fit", "report", "dashboard", "db", "doctor",
+    "demo", "new", "check", "power", "run", "status", "register", "verify", "survey", "panel", "fit", "statements", "report", "dashboard", "db", "doctor",
 )  # fmt: skip
 
 

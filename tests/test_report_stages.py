@@ -28,6 +28,9 @@ from contrafact.tracking import Tracker
 
 DOSES = (-1.5, -0.75, 0.75, 1.5)
 VARIANTS = [("null", 0.0, 0)] + [(arm, dose, 0) for arm in ("treated", "sham") for dose in DOSES]
+HEAD = "direction,question,participant,image,arm,dose,value\n"
+NUMBERS = ("estimate", "low", "high", "p", "p_adjusted", "se", "df", "method")
+"""What is computed, and told to the last digits."""
 
 
 @pytest.fixture
@@ -114,12 +117,24 @@ def test_every_claim_is_reproduced_by_its_own_command(
     assert names[:2] == ["statements.csv", "statements.tex"] and "tabular" in (tmp_path / "tables" / names[1]).read_text()
     monkeypatch.chdir(tmp_path / "tables")
     listed = pd.read_csv("statements.csv", keep_default_na=False)
+    everything = [*facts["statements"], *facts["beside"]]
+    calls = {id: shlex.split(call) for id, call in zip(listed["id"], listed["call"], strict=True)}
+    assert {s["id"] for s in everything} == {id for id, words in calls.items() if words[0] == "contrafact"}
+    beside = [s for s in everything if calls[s["id"]][1] == "statements"]
+    assert {s["id"].split("-")[0] for s in beside} >= {"paired", "linearity", "demand"}
+    names = [word for s in beside for word in ("--id", s["id"])]
+    with pytest.raises(SystemExit):
+        cli.main([*calls[beside[0]["id"]][1:-2], *names, "--json"])
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])["statements"]
+    for told, found in zip(beside, again, strict=True):
+        assert found["estimate"] == (None if told["estimate"] is None else pytest.approx(told["estimate"], rel=1e-6, abs=1e-9))
+        assert {**found, **dict.fromkeys(NUMBERS)} == {**told, **dict.fromkeys(NUMBERS)}
+
     claims = [s for s in facts["statements"] if s["label"] == "registered"]
-    assert claims
-    claims += [s for s in (*facts["statements"], *facts["beside"]) if s["id"].startswith(("slope-sham", "even-treated-sham"))]
+    claims += [s for s in everything if s["id"].startswith(("slope-sham", "even-treated-sham"))]
     assert len({s["component"] for s in claims}) == 2
     for claim in claims:
-        words = shlex.split(listed.loc[listed["id"] == claim["id"], "call"].item())
+        words = calls[claim["id"]]
         assert words[:2] == ["contrafact", "fit"]
         with pytest.raises(SystemExit) as left:
             cli.main([*words[1:], "--json"])
@@ -129,6 +144,26 @@ def test_every_claim_is_reproduced_by_its_own_command(
         # Where a variance vanished a claim is told with fewer degrees of freedom.
         bounded = any("df bounded" in caveat for caveat in claim["caveats"])
         assert claim["df"] < found["df"] if bounded else claim["df"] == pytest.approx(found["df"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("plan", "table", "sentence"),
+    [
+        ('{"study": 1}', "value\n1\n", "is no plan: study"),
+        (None, "value\n1\n", "no column 'direction'"),
+        (None, f"{HEAD}outcome_up,trust,p,i,treated,1,high\n", "column 'value' holds words"),
+        (None, f"{HEAD}outcome_up,kind,p,i,treated,1,2\n", "question 'kind' is not in the plan"),
+    ],
+)
+def test_answers_that_the_plan_does_not_know_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: str | None, table: str, sentence: str
+) -> None:
+    text = (bundle.folder("studies") / "templates" / "faces_world.yaml").read_text().replace("NAME", "small")
+    (file := tmp_path / ("plan.json" if plan else "small.yaml")).write_text(plan or text)
+    (answers := tmp_path / "answers.csv").write_text(table)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["statements", str(file), str(answers)])
+    assert left.value.code == 2 and sentence in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_changed_plan_is_refused_before_anything_is_said(context: Context, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from contrafact.cli import (
     register,
     report,
     run,
+    statements,
     status,
     survey,
     verify,
@@ -45,7 +46,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, new, check, power, run, status, register, verify, survey, panel, fit, report, dashboard, db, doctor):
+for verb in (demo, new, check, power, run, status, register, verify, survey, panel, fit, statements, report, dashboard, db, doctor):
     verb.register(app)
 
 # Typer brings its own copy of click's exceptions and exports the leaves only.

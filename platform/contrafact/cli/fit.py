@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
         """Fits a mixed model with crossed or nested random effects to any table, in lme4's notation."""
         from contrafact import stats
 
-        rows, how = _read(table), dict(map(_declared, levels or []))
+        rows, how = read_table(table), dict(map(_declared, levels or []))
         found = stats.fit(
             rows, formula, family=family, link=link, reml=not ml, weights=weights, levels=how, level=level,
         )  # fmt: skip
@@ -102,7 +102,8 @@ def _told(item: tuple[str, Any]) -> str:
     return f"\n{title.replace('_', ' ').capitalize()}\n" + tabled(list(shown[0]), [tuple(row.values()) for row in shown])
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """CSV or Parquet; UserError for what is not a table."""
     import pandas as pd
 
     if not path.is_file():

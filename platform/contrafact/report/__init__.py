@@ -45,9 +45,9 @@ def render(reading: ReportReading) -> str:
 def write_tables(facts: Mapping[str, Any], files: Files, folder: Path) -> list[str]:
     """Tables of a finished analysis for a paper: names of the files written into ``folder``.
 
-    ``statements.csv`` and ``statements.tex`` hold every statement with the command that reproduces it; the ratings that
-    each model was fitted to have a file of their own, so that the commands run in ``folder``. ``facts`` are those of
-    the stage ``analyse``.
+    ``statements.csv`` and ``statements.tex`` hold every statement with the command that reproduces it; the plan, all
+    answers, and the ratings that each model was fitted to have files of their own, so that the commands run in ``folder``.
+    ``facts`` are those of the stage ``analyse``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = pd.DataFrame([*facts["statements"], *facts["beside"]])

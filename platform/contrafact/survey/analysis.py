@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,13 @@ from contrafact.stats.moderation import heterogeneity, mediation
 from contrafact.stats.statement import Statement
 from contrafact.study.schema import ESTIMATORS, NUMBERS, Question, Study
 
+EVIDENCE = (
+    "direction", "question", "participant", "trial", "position", "place", "image", "arm", "draw", "dose", "value", "times",
+    "chosen", "excluded",
+)  # fmt: skip
+"""The columns that claims are tested on."""
+PLAN, ANSWERS, COVARIATES = "plan.json", "answers.csv", "covariates.csv"
+"""Files from which the analysis is done again."""
 FAMILIES: dict[str, Family] = {"linear": "gaussian", "ordinal": "ordinal", "logit": "binary"}
 
 
@@ -50,7 +59,8 @@ def evidence(ratings: pd.DataFrame, choices: pd.DataFrame) -> pd.DataFrame:
 def statements(
     study: Study, table: pd.DataFrame, covariates: pd.DataFrame | None = None, *, exploratory: bool = True
 ) -> tuple[Statement, ...]:
-    """Every claim of the study tested on a table of ratings (see ``stats.dose``), and what is set beside them.
+    """Every claim of the study tested on a table of ratings (see ``stats.dose``), and what is set beside them; last, where
+    rules exclude some answers, the claims on everybody's.
 
     ``covariates`` has a row for each image and a column for each covariate that ``analysis.heterogeneity`` names.
     """
@@ -66,7 +76,19 @@ def statements(
         corrections={name: (one.method, one.k) for name, one in study.analysis.families.items()},
         exploratory=exploratory,
     )  # fmt: skip
-    return (*found, *_companions(study, table, covariates)) if exploratory else found
+    if not exploratory:
+        return found
+    everybody: tuple[Statement, ...] = ()
+    if "excluded" in table and table["excluded"].any():
+        everybody = statements(study, table.assign(excluded=False), exploratory=False)
+    return (*found, *_companions(study, table, covariates), *map(_without_exclusions, everybody))
+
+
+def _without_exclusions(statement: Statement) -> Statement:
+    return replace(
+        statement, id=f"all-{statement.id}", label="exploratory", p_adjusted=math.nan, verdict=None, equivalent=None,
+        caveats=("nobody is excluded here, for comparison", *statement.caveats),
+    )  # fmt: skip
 
 
 def _companions(study: Study, table: pd.DataFrame, covariates: pd.DataFrame | None) -> Iterator[Statement]:
@@ -82,28 +104,42 @@ def _companions(study: Study, table: pd.DataFrame, covariates: pd.DataFrame | No
 
 
 def calls(study: Study, table: pd.DataFrame, found: Sequence[Statement]) -> dict[str, str]:
-    """For each slope and each even component, registered or not, the command that reproduces its estimate from the table of
-    :func:`model_tables`; what cannot be estimated, and what comes from another model, has none."""
+    """For each statement the command that reproduces it from the files of :func:`tables`: the model itself for each slope
+    and each even component, registered or not, that can be estimated; the whole analysis for what comes from another one."""
     registered, commands = {h.id for h in study.hypotheses}, {}
+    again = ["contrafact", "statements", PLAN, ANSWERS, *(["--covariates", COVARIATES] if study.analysis.heterogeneity else [])]
     for statement in found:
         own = statement.id in registered or statement.id.startswith(("slope-", "even-"))
         rows = table[(table["direction"] == statement.direction) & (table["question"] == statement.question)]
-        if not own or rows.empty:
-            continue
-        family, even = _family(study, statement.question), statement.component == "even"
-        formula, contrast = reproduced(rows, statement.arm, family, between=_between(study), even=even)
-        if formula:
-            words = ["contrafact", "fit", _file(statement.direction, statement.question), "--formula", formula]
-            commands[statement.id] = shlex.join([*words, "--family", family, "--contrast", contrast])
+        words = [*again, "--id", statement.id]
+        if own and len(rows):
+            family, even = _family(study, statement.question), statement.component == "even"
+            formula, contrast = reproduced(rows, statement.arm, family, between=_between(study), even=even)
+            if formula:
+                file = _file(statement.direction, statement.question)
+                words = ["contrafact", "fit", file, "--formula", formula, "--family", family, "--contrast", contrast]
+        commands[statement.id] = shlex.join(words)
     return commands
 
 
-def model_tables(study: Study, table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For each direction and question the rows that its model was fitted to, with a file's name; people are numbered."""
+def tables(study: Study, table: pd.DataFrame, covariates: pd.DataFrame | None = None) -> Iterator[tuple[str, pd.DataFrame]]:
+    """What :func:`calls` read, with the files' names; people are numbered.
+
+    All answers that claims are tested on; for each direction and question the rows that its model was fitted to; the
+    covariates that the study asks about.
+    """
+    yield ANSWERS, _numbered(table[[name for name in EVIDENCE if name in table]])
     for (direction, question), rows in table.groupby(["direction", "question"], sort=True):
         made, _ = written_out(rows, _family(study, str(question)), between=_between(study))
-        numbers, _ = pd.factorize(made["participant"])  # in the order of lists, whatever the ids
-        yield _file(str(direction), str(question)), made.assign(participant=[f"p{n + 1:04d}" for n in numbers])
+        yield _file(str(direction), str(question)), _numbered(made)
+    if covariates is not None and study.analysis.heterogeneity:
+        yield COVARIATES, covariates.rename_axis("image").reset_index()
+
+
+def _numbered(rows: pd.DataFrame) -> pd.DataFrame:
+    numbers, _ = pd.factorize(rows["participant"])  # in the order of lists, whatever the ids
+    made = rows.assign(participant=[f"p{n + 1:04d}" for n in numbers])
+    return made.assign(chosen=made["chosen"].astype(float)) if "chosen" in made else made
 
 
 def _between(study: Study) -> bool:
