@@ -174,7 +174,10 @@ def test_choices_are_tested_by_what_pictures_are_worth_and_the_command_gives_the
     if not scored:
         assert found[f"accuracy-treated-outcome-{name}"].low > 0, "the higher dose is chosen more often than not"
     words = shlex.split(analysis.calls(asked, table, list(found.values()))["H1"])
-    [(file, rows)] = analysis.model_tables(asked, table)
+    (name_of_all, everything), (file, rows) = analysis.tables(asked, table)
+    everything.to_csv(tmp_path / name_of_all, index=False)
+    (once_more,) = analysis.statements(asked, pd.read_csv(tmp_path / name_of_all), exploratory=False)
+    assert once_more.estimate == pytest.approx(tested.estimate, rel=1e-6)
     assert words[2] == file and words[words.index("--family") + 1] == ("gaussian" if scored else "binary")
     again = fit(rows, words[words.index("--formula") + 1], family=words[words.index("--family") + 1])
     parts = {"treated": 1, "sham": -1} if arm == "treated-sham" else {"treated": 1}
