@@ -31,6 +31,7 @@ from contrafact.survey import batch, fielding
 from contrafact.survey.formats import FORMATS, Reading, alone
 from contrafact.survey.formats.guard import FORMULA_STARTS, is_number, unguarded
 from contrafact.survey.formats.reading import long_table
+from contrafact.survey.ledger import Ledger
 
 SALT = bytes(32)
 ADDRESS = "https://pictures.example.org/study/"
@@ -207,10 +208,19 @@ def answers_jspsych(folder, said):
     return folder / "answers.json"
 
 
+def read_answers(reading, expected, salt):
+    """The answers that a file adds to a batch, the fate of its rows, and how many rows each person has."""
+    ledger = Ledger(salt)
+    ledger.ask(expected)
+    fate, rows_of = ledger.read(reading)
+    pieces = list(ledger.new())
+    return (pd.concat(pieces) if pieces else pd.DataFrame(columns=["assignment", "position", "question", "value"])), fate, rows_of
+
+
 def back(path, asked, said, *, people=3, without=(), format=None):
     """Imports a file and compares every answer."""
     reading = Reading(path)
-    answers, fate, _ = batch.read_answers(reading, asked, SALT)
+    answers, fate, _ = read_answers(reading, asked, SALT)
     assert reading.format == format and not fate.invalid and not fate.unmatched and fate.participants == people, fate
     found = {(r.assignment, r.position, r.question): r.text if isinstance(r.text, str) else r.value for r in answers.itertuples()}
     assert found == {key: value for key, value in said.items() if key[2] not in without}
@@ -239,7 +249,7 @@ def test_every_format_comes_back_as_the_same_table(tmp_path, request, shown, que
         answers = pd.read_csv(folders["csv"] / "answers.csv", dtype=str)
         both = answers["question"].eq("kind_worst")
         answers.assign(value=answers["value"].mask(both, answers["value"].shift())).to_csv(folders["csv"] / "both.csv", index=False)
-        _, fate, _ = batch.read_answers(Reading(folders["csv"] / "both.csv"), asked, SALT)
+        _, fate, _ = read_answers(Reading(folders["csv"] / "both.csv"), asked, SALT)
         assert fate.warnings == (f"trials in which one picture is named as the best and as the worst: {both.sum()}",)
         for path in (folders["surveyjs"] / "surveys").glob("*.json"):
             elements = [element for page in json.loads(path.read_text())["pages"] for element in page["elements"]]
@@ -381,6 +391,9 @@ def test_hostile_answers_come_in_whole_and_go_out_harmless(tmp_path):
             found = list(csv.DictReader(lines))
         assert [unguarded(row["text"]) for row in found] == HOSTILE
         assert not [c for row in found for c in row.values() if c[:1] in tuple(FORMULA_STARTS) and not is_number(c)]
+    (tmp_path / "half.json").write_text(json.dumps([{"participant": "P\ud83d", "not\udc00": "half \ud83d and 👩"}]))
+    [piece] = alone(Reading(tmp_path / "half.json"), {})
+    assert piece[["question", "text"]].to_numpy().tolist() == [["not?", "half ? and 👩"]], "half a character is none"
 
 
 def test_hostile_texts_in_a_study_do_no_harm_in_its_report(tmp_path):

@@ -118,7 +118,7 @@ class Filled:
         self.store.put_questions(self.study, QUESTIONS)
         self.store.put_batch(self.study, "first", self.lists(people), simulated=self.simulated)
         answers = self.answers(people)
-        self.store.put_answers(self.study, "first", answers, simulated=self.simulated)
+        self.store.put_answers(self.study, "first", [answers], simulated=self.simulated)
         self.store.put_exclusions(
             self.study, "first", pd.DataFrame([("person-1", "speed", "median 10 ms")], columns=["pid_hash", "rule", "detail"])
         )
@@ -349,7 +349,7 @@ def test_answers_come_in_once(store: Store) -> None:
     filled.ingest()
     filled.generate()
     answers = filled.field()
-    assert store.put_answers(filled.study, "first", answers, simulated=False) == 0
+    assert store.put_answers(filled.study, "first", [answers], simulated=False) == 0
     stored = store.answers(filled.study, "first")
     pd.testing.assert_frame_equal(stored.drop(columns="text"), answers, check_dtype=False)
     bad = {
@@ -359,9 +359,9 @@ def test_answers_come_in_once(store: Store) -> None:
     }
     for sentence, rows in bad.items():
         with pytest.raises(UserError, match=sentence):
-            store.put_answers(filled.study, "first", rows, simulated=False)
+            store.put_answers(filled.study, "first", [rows], simulated=False)
     with pytest.raises(UserError, match="is for people"):
-        store.put_answers(filled.study, "first", answers, simulated=True)
+        store.put_answers(filled.study, "first", [answers], simulated=True)
     assert len(store.answers(filled.study, "first")) == len(answers)
 
 

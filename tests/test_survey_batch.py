@@ -13,6 +13,7 @@ from contrafact.errors import UserError
 from contrafact.study.schema import Question
 from contrafact.survey import batch
 from contrafact.survey.formats import Reading, guard
+from contrafact.survey.ledger import Ledger
 
 SALT = b"one study's salt"
 QUESTIONS = (
@@ -41,6 +42,15 @@ def answers_file(folder, text: str | bytes):
     return path
 
 
+def read_answers(reading, expected, salt):
+    """The answers that a file adds to a batch, the fate of its rows, and how many rows each person has."""
+    ledger = Ledger(salt)
+    ledger.ask(expected)
+    fate, rows_of = ledger.read(reading)
+    pieces = list(ledger.new())
+    return (pd.concat(pieces) if pieces else pd.DataFrame(columns=["assignment", "position", "question", "value"])), fate, rows_of
+
+
 HEADER = "assignment,position,question,value,response_ms,participant\n"
 
 
@@ -56,7 +66,7 @@ def test_what_goes_out_comes_back(tmp_path, trials, expected):
     template["participant"] = template["assignment"].map({"aa11": "P-1", "bb22": "P-2"})
     template.to_csv(tmp_path / "answers.csv", index=False)
 
-    answers, fate, _ = batch.read_answers(Reading(tmp_path / "answers.csv"), expected, SALT)
+    answers, fate, _ = read_answers(Reading(tmp_path / "answers.csv"), expected, SALT)
     assert (fate.rows, fate.accepted, fate.problems) == (10, 10, ())
     back = answers.assign(position=answers["position"] + 1)
     columns = ["assignment", "position", "question", "value", "response_ms"]
@@ -140,7 +150,7 @@ def test_a_picture_that_is_gone_leaves_nothing_behind(tmp_path, trials):
     ],
 )
 def test_spreadsheets_write_it_their_way(tmp_path, expected, raw):
-    answers, fate, _ = batch.read_answers(Reading(answers_file(tmp_path, raw)), expected, SALT)
+    answers, fate, _ = read_answers(Reading(answers_file(tmp_path, raw)), expected, SALT)
     assert (fate.rows, fate.accepted) == (1, 1)
     assert answers.loc[0, ["assignment", "position", "question", "value"]].tolist() == ["aa11", 0, "appeal", 42.5]
 
@@ -165,7 +175,7 @@ def test_spreadsheets_write_it_their_way(tmp_path, expected, raw):
 )
 def test_a_bad_row_is_named_with_its_column_and_refuses_the_file(tmp_path, expected, row, problem):
     path = answers_file(tmp_path, HEADER + row + "\n")
-    _, fate, _ = batch.read_answers(Reading(path), expected, SALT)
+    _, fate, _ = read_answers(Reading(path), expected, SALT)
     assert (fate.rows, fate.accepted, fate.invalid) == (1, 0, 1)
     assert fate.problems[0].startswith(problem)
     with pytest.raises(UserError, match="Nothing was written"):
@@ -183,7 +193,7 @@ def test_every_row_has_one_fate(tmp_path, expected):
         "aa11,1,appeal,41,,P",  # not the same again
     ]
     text = HEADER + "\n".join(rows)
-    _, fate, _ = batch.read_answers(Reading(answers_file(tmp_path, text)), expected, SALT)
+    _, fate, _ = read_answers(Reading(answers_file(tmp_path, text)), expected, SALT)
     parts = (fate.accepted, fate.duplicates, fate.unanswered, fate.unmatched, fate.invalid)
     assert parts == (1, 1, 1, 1, 3) and sum(parts) == fate.rows
     told = "\n".join(fate.problems)
@@ -195,13 +205,13 @@ def test_every_row_has_one_fate(tmp_path, expected):
 
 def test_a_second_import_adds_nothing_and_contradictions_are_refused(tmp_path, expected):
     path = answers_file(tmp_path, HEADER + "aa11,1,appeal,40,,P\naa11,1,trust,3,,P\n")
-    first, _, _ = batch.read_answers(Reading(path), expected, SALT)
+    first, _, _ = read_answers(Reading(path), expected, SALT)
     known = expected.merge(first.drop(columns="response_ms"), on=["assignment", "position", "question"], how="left")
-    again, fate, _ = batch.read_answers(Reading(path), known, SALT)
+    again, fate, _ = read_answers(Reading(path), known, SALT)
     assert again.empty and (fate.accepted, fate.duplicates, fate.invalid) == (0, 2, 0)
-    _, fate, _ = batch.read_answers(Reading(answers_file(tmp_path, HEADER + "aa11,1,appeal,39,,P\n")), known, SALT)
+    _, fate, _ = read_answers(Reading(answers_file(tmp_path, HEADER + "aa11,1,appeal,39,,P\n")), known, SALT)
     assert fate.problems == ("row 2, value: 39 here, but 40 in an earlier import, for the same answer",)
-    _, fate, _ = batch.read_answers(Reading(answers_file(tmp_path, HEADER + "aa11,3,appeal,39,,R\n")), known, SALT)
+    _, fate, _ = read_answers(Reading(answers_file(tmp_path, HEADER + "aa11,3,appeal,39,,R\n")), known, SALT)
     assert "already belongs to another participant" in fate.problems[0]
 
 
@@ -219,6 +229,6 @@ def test_a_second_import_adds_nothing_and_contradictions_are_refused(tmp_path, e
 )
 def test_a_file_that_is_no_answers_file_is_refused_whole(tmp_path, expected, raw, sentence):
     with pytest.raises(UserError, match=sentence):
-        batch.read_answers(Reading(answers_file(tmp_path, raw)), expected, SALT)
+        read_answers(Reading(answers_file(tmp_path, raw)), expected, SALT)
     with pytest.raises(UserError, match="cannot be read"):
-        batch.read_answers(Reading(tmp_path / "absent.csv"), expected, SALT)
+        read_answers(Reading(tmp_path / "absent.csv"), expected, SALT)

@@ -121,10 +121,10 @@ def _results(store: Store, place: Settings, study_id: int, run: int, slug: str) 
     store.put_batch(study_id, "first", trials, simulated=True)
     noise = np.random.default_rng(3).normal(size=len(trials))
     dose = {one.id: one.dose if one.arm == "treated" else 0.0 for one in shown}
-    store.put_answers(study_id, "first", trials.assign(
+    store.put_answers(study_id, "first", [trials.assign(
         question="kind", value=50 + 8 * trials["stimulus"].map(dose) + noise, response_ms=900.0,
         pid_hash=[hashlib.sha256(str(number).encode()).hexdigest() for number in trials["list"]],
-    ), simulated=True)  # fmt: skip
+    )], simulated=True)  # fmt: skip
     _stage(store, run, "field", {"participants": 6, "ratings": len(trials), "excluded": {"inattentive": 1}})
     found = Statement(
         id="H1", label="registered", arm="treated-sham", estimate=8.0, low=7.1, high=8.9, p=1e-5, p_adjusted=1e-5,

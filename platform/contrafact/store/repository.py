@@ -680,22 +680,34 @@ class Store:
                 for batch, registration, assignments, begun, done in session.execute(query)
             ]  # fmt: skip
 
-    def batch_trials(self, study_id: int, name: str | None = None) -> pd.DataFrame:
-        """The trials of a batch, by list and position: ``batch`` (name), the columns of ``put_batch``, and
-        ``pixels_sha256``; of the newest batch where none is named, and empty where there is none."""
+    def lists(self, study_id: int, name: str | None = None) -> tuple[str, dict[int, str]]:
+        """The name of the newest batch, or of the one named, and the codes of its lists by number, in order; empty where
+        there is none."""
         with self._read() as session:
-            query = select(m.Batch).where(m.Batch.study_id == study_id).order_by(m.Batch.id.desc()).limit(1)
-            batch = session.scalar(query if name is None else query.where(m.Batch.name == name))
-            rows = [] if batch is None else session.execute(_trials(batch.id)).all()
+            batch = session.scalar(_batch(study_id, name))
+            if batch is None:
+                return "", {}
+            query = select(m.Assignment.list_number, m.Assignment.code).where(m.Assignment.batch_id == batch.id)
+            return batch.name, dict(session.execute(query.order_by(m.Assignment.list_number)).all())
+
+    def batch_trials(
+        self, study_id: int, name: str | None = None, lists: tuple[int, int] | None = None
+    ) -> pd.DataFrame:
+        """The trials of a batch, by list and position: ``batch`` (name), the columns of ``put_batch``, and
+        ``pixels_sha256``; of the newest batch where none is named, and empty where there is none. ``lists`` is the first
+        and the last number of those asked for, all by default."""
+        with self._read() as session:
+            batch = session.scalar(_batch(study_id, name))
+            rows = [] if batch is None else session.execute(_of_lists(_trials(batch.id), lists)).all()
             table = pd.DataFrame(rows, columns=TRIALS[1:]).astype({"target": float})
         # Without this pandas makes decimal numbers of the ids beside missing ones.
         table["stimulus"] = pd.Series([row.stimulus for row in rows], index=table.index, dtype=object)
         table.insert(0, "batch", "" if batch is None else batch.name)
         return table
 
-    def answers(self, study_id: int, name: str) -> pd.DataFrame:
+    def answers(self, study_id: int, name: str, lists: tuple[int, int] | None = None) -> pd.DataFrame:
         """What was answered in a batch, attention trials included: ``list``, ``position``, ``question``, ``value``,
-        ``text``, ``response_ms``, ``pid_hash``; by list, position and question."""
+        ``text``, ``response_ms``, ``pid_hash``; by list, position and question; ``lists`` as in ``batch_trials``."""
         query = (
             select(
                 m.Assignment.list_number.label("list"), m.Trial.position, m.Question.name.label("question"),
@@ -710,12 +722,13 @@ class Store:
             .where(m.Batch.study_id == study_id, m.Batch.name == name)
             .order_by(m.Assignment.list_number, m.Trial.position, m.Question.id)
         )  # fmt: skip
-        return self._table(query, ("value", "response_ms"), ())
+        return self._table(_of_lists(query, lists), ("value", "response_ms"), ())
 
     def put_answers(
-        self, study_id: int, name: str, answers: pd.DataFrame, *, simulated: bool, correct: bool = False
+        self, study_id: int, name: str, answers: Iterable[pd.DataFrame], *, simulated: bool, correct: bool = False
     ) -> int:
-        """Writes answers, with the columns of ``answers`` (``text`` may be missing), and their participants; returns how many are new.
+        """Writes pieces of answers, with the columns of ``answers`` (``text`` may be missing), and their participants;
+        a list is in one piece. Returns how many are new.
 
         The same value twice is fine; another value takes the place of the first if ``correct``, and the audit says
         so. Raises UserError, and writes nothing, where another value is there already and is not to be corrected, where a list belongs to somebody else, where nothing of the kind was asked, or where simulated answers
@@ -730,7 +743,17 @@ class Store:
                     f"The batch '{name}' is for {'simulated respondents' if batch.simulated else 'people'}.",
                     hint="Answers of people and simulated answers are never pooled.",
                 )
-            return _put_answers(session, batch, answers, correct)
+            at, new = m.now(), 0
+            corrected: list[dict[str, Any]] = []
+            for piece in answers:
+                told = _put_answers(session, batch, piece, correct, at)
+                new, corrected = new + told[0], corrected + told[1]
+                session.flush()
+                session.expunge_all()  # so that memory does not grow with the answers
+            if corrected:
+                detail = {"batch": batch.name, "answers": corrected}
+                session.add(m.Audit(study_id=study_id, actor="import", action="correction", detail=detail, at=at))
+            return new
 
     def put_exclusions(self, study_id: int, name: str, exclusions: pd.DataFrame) -> None:
         """Replaces the exclusions of a batch: ``pid_hash``, ``rule``, ``detail``. Nothing is deleted but the marks."""
@@ -1138,21 +1161,36 @@ def _put_lists(session: Session, batch_id: int, lists: Mapping[int, ListRow]) ->
         session.execute(insert(m.TrialStimulus), shown)
 
 
-def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame, correct: bool) -> int:
+def _batch(study_id: int, name: str | None) -> Select[m.Batch]:
+    query = select(m.Batch).where(m.Batch.study_id == study_id).order_by(m.Batch.id.desc()).limit(1)
+    return query if name is None else query.where(m.Batch.name == name)
+
+
+def _of_lists(query: Rows, lists: tuple[int, int] | None) -> Rows:
+    return query if lists is None else query.where(m.Assignment.list_number.between(*lists))
+
+
+def _put_answers(
+    session: Session, batch: m.Batch, answers: pd.DataFrame, correct: bool, at: datetime
+) -> tuple[int, list[dict[str, Any]]]:
+    """How many answers of a piece are new, and what was corrected."""
+    numbers = {int(number) for number in answers["list"]}
     assignments = {
         row.list_number: row
-        for row in session.scalars(select(m.Assignment).where(m.Assignment.batch_id == batch.id))
+        for row in session.scalars(
+            select(m.Assignment).where(m.Assignment.batch_id == batch.id, m.Assignment.list_number.in_(numbers))
+        )
     }
+    own = m.Trial.assignment_id.in_({assignment.id for assignment in assignments.values()})
+    named = m.Participant.pid_hash.in_(set(answers["pid_hash"]))
     people = {
         row.pid_hash: row
-        for row in session.scalars(select(m.Participant).where(m.Participant.study_id == batch.study_id))
+        for row in session.scalars(select(m.Participant).where(m.Participant.study_id == batch.study_id, named))
     }
     trials = {
         (assignment_id, position): trial_id
         for trial_id, assignment_id, position in session.execute(
-            select(m.Trial.id, m.Trial.assignment_id, m.Trial.position)
-            .join(m.Assignment, m.Assignment.id == m.Trial.assignment_id)
-            .where(m.Assignment.batch_id == batch.id)
+            select(m.Trial.id, m.Trial.assignment_id, m.Trial.position).where(own)
         )
     }
     questions = dict(
@@ -1166,11 +1204,9 @@ def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame, correc
         for trial_id, question_id, value, text in session.execute(
             select(m.Rating.trial_id, m.Rating.question_id, m.Rating.value, m.Rating.text)
             .join(m.Trial, m.Trial.id == m.Rating.trial_id)
-            .join(m.Assignment, m.Assignment.id == m.Trial.assignment_id)
-            .where(m.Assignment.batch_id == batch.id)
+            .where(own)
         )
     }
-    at = m.now()
     new: list[dict[str, Any]] = []
     begun = set()
     ordered = answers.reindex(columns=ANSWERS).sort_values(["list", "position"], kind="stable")
@@ -1214,15 +1250,12 @@ def _put_answers(session: Session, batch: m.Batch, answers: pd.DataFrame, correc
             )
     if new:
         session.execute(insert(m.Rating), new)
-    if corrected:
-        detail = {"batch": batch.name, "answers": corrected}
-        session.add(m.Audit(study_id=batch.study_id, actor="import", action="correction", detail=detail, at=at))
     answered = {trial_id for trial_id, _ in known}
     open_ = {owner for (owner, _), trial_id in trials.items() if trial_id not in answered}
     for assignment in assignments.values():
         if assignment.id in begun and assignment.id not in open_:
             assignment.status, assignment.finished = "done", at
-    return len(new)
+    return len(new), corrected
 
 
 def _said(value: float | str | None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,6 +19,7 @@ from contrafact.study import LoadedStudy, refuse_changes, registration_payload
 from contrafact.study.schema import Question, Study
 from contrafact.survey import batch, design, exclusions, respondents
 from contrafact.survey.formats import Fate, Mapped, Reading, alone, long_table
+from contrafact.survey.ledger import LISTS, Ledger
 
 NATURAL_KEY = ["image", "direction", "arm", "draw", "dose"]
 
@@ -42,18 +43,24 @@ class Ground(Protocol):
         """Writes ``assignment`` (code), ``list``, ``position``, ``kind``, ``place``, ``stimulus`` (id, None on attention
         trials) and ``target``; assignments that the batch has already are left as they are. Returns the batch's id."""
 
-    def batch_trials(self, study_id: int, name: str | None = None) -> pd.DataFrame:
-        """``batch`` (name), the columns of ``put_batch`` and ``pixels_sha256``, of the newest batch or of the one named;
-        empty where there is none."""
+    def lists(self, study_id: int, name: str | None = None) -> tuple[str, dict[int, str]]:
+        """The name of the newest batch or of the one named, and the codes of its lists by number, in order; empty
+        where there is none."""
 
-    def answers(self, study_id: int, name: str) -> pd.DataFrame:
+    def batch_trials(
+        self, study_id: int, name: str | None = None, lists: tuple[int, int] | None = None
+    ) -> pd.DataFrame:
+        """``batch`` (name), the columns of ``put_batch`` and ``pixels_sha256``, of the newest batch or of the one named;
+        empty where there is none. ``lists`` is the first and the last number of those asked for."""
+
+    def answers(self, study_id: int, name: str, lists: tuple[int, int] | None = None) -> pd.DataFrame:
         """``list``, ``position``, ``question``, ``value``, ``text``, ``response_ms``, ``pid_hash`` of a batch."""
 
     def put_answers(
-        self, study_id: int, name: str, answers: pd.DataFrame, *, simulated: bool, correct: bool = False
+        self, study_id: int, name: str, answers: Iterable[pd.DataFrame], *, simulated: bool, correct: bool = False
     ) -> int:
-        """Writes rows as ``answers`` gives them, in one transaction, with their participants; the same value twice is
-        fine, another one is refused, or takes the place of the first if ``correct``. Returns how many are new."""
+        """Writes pieces with rows as ``answers`` gives them, in one transaction, with their participants; the same value
+        twice is fine, another one is refused, or takes the place of the first if ``correct``. Returns how many are new."""
 
     def put_exclusions(self, study_id: int, name: str, exclusions: pd.DataFrame) -> None:
         """Replaces the batch's exclusions: ``pid_hash``, ``rule``, ``detail``."""
@@ -125,19 +132,24 @@ def attention_question() -> Question:
     return Question(name=batch.ATTENTION, text="Attention: please answer the number that is asked for.")
 
 
-def trials_of(ground: Ground, study_id: int, study: Study, name: str | None = None) -> pd.DataFrame:
+def trials_of(
+    ground: Ground, study_id: int, study: Study, name: str | None = None, lists: tuple[int, int] | None = None
+) -> pd.DataFrame:
     """The trials of a batch, as ``Ground.batch_trials``. Raises UserError where nothing was fielded yet."""
-    trials = ground.batch_trials(study_id, name)
+    trials = ground.batch_trials(study_id, name, lists)
     if trials.empty:
         raise UserError(f"The study '{study.study}' has no batch yet.", hint="Run the study up to its field stage first.")
     return trials
 
 
-def expected(ground: Ground, study_id: int, study: Study, name: str | None = None) -> pd.DataFrame:
-    """Everything a batch asks for, with the answers that are in already (NaN, None elsewhere); ``free`` is free text."""
+def expected(
+    ground: Ground, study_id: int, study: Study, name: str | None = None, lists: tuple[int, int] | None = None
+) -> pd.DataFrame:
+    """Everything a batch asks for, or its ``lists`` from one number to another, with the answers that are in already
+    (NaN, None elsewhere); ``free`` is free text."""
     assert study.survey is not None
-    trials = trials_of(ground, study_id, study, name)
-    answers = ground.answers(study_id, str(trials["batch"].iloc[0])).rename(columns={"text": "free"})
+    trials = trials_of(ground, study_id, study, name, lists)
+    answers = ground.answers(study_id, str(trials["batch"].iloc[0]), lists).rename(columns={"text": "free"})
     asked = batch.asked(trials, study.survey.asked)
     return asked.merge(answers, on=["list", "position", "question"], how="left", validate="one_to_one")
 
@@ -187,20 +199,21 @@ def import_answers(
     Raises UserError, with the rows and columns named, where any row is invalid; an answer that differs from the one
     that is in the store is invalid unless ``correct``.
     """
-    asked = expected(ground, study_id, study, name)
-    salt, number_of = ground.salt(study_id), dict(zip(asked["assignment"], asked["list"], strict=True))
-    fates, accepted = [], []
+    found, codes = ground.lists(study_id, name)
+    numbers, ledger = list(codes), Ledger(ground.salt(study_id), correct=correct)
+    for first in range(0, max(len(numbers), 1), LISTS):
+        some = numbers[first : first + LISTS] or [0]
+        ledger.ask(expected(ground, study_id, study, found or name, (some[0], some[-1])))
+    fates = []
     for path in paths:
-        answers, fate, rows_of = batch.read_answers(Reading(path, format, columns), asked, salt, correct=correct)
+        fate, rows_of = ledger.read(Reading(path, format, columns))
         fate.refuse_invalid(str(path))
-        answers = answers.assign(list=answers["assignment"].map(number_of).astype("int64"))
-        asked = _with(asked, answers.rename(columns={"text": "free"}))
-        accepted.append(answers)
         fates.append((str(path), fate, rows_of))
-    left_out = _left_out(asked)
-    if not dry_run and accepted:
-        rows = pd.concat(accepted)[["list", "position", "question", "value", "text", "response_ms", "pid_hash"]]
-        ground.put_answers(study_id, str(asked["batch"].iloc[0]), rows, simulated=simulated, correct=correct)
+    left_out = {person for piece in ledger.begun() for person in exclusions.excluded(piece)["participant"]}
+    if not dry_run:
+        number_of = {code: number for number, code in codes.items()}
+        new = (piece.assign(list=piece["assignment"].map(number_of).astype("int64")) for piece in ledger.new())
+        ground.put_answers(study_id, found, new, simulated=simulated, correct=correct)
     return {path: replace(fate, excluded=sum(rows_of[pid] for pid in left_out)) for path, fate, rows_of in fates}
 
 
@@ -222,20 +235,6 @@ def read_alone(
                 write(piece)
             fates[str(path)] = reading.fate
     return fates
-
-
-def _left_out(asked: pd.DataFrame) -> set[str]:
-    """Whom the frozen rules leave out, by the answers that are there."""
-    begun = asked.groupby("list")["pid_hash"].transform("first")
-    found = exclusions.excluded(asked.assign(participant=begun)[begun.notna()])
-    return set(found["participant"])
-
-
-def _with(asked: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """``asked`` with further answers written in, so that the next file is checked against them."""
-    key, filled = ["list", "position", "question"], ["value", "free", "response_ms", "pid_hash"]
-    new = asked[key].merge(answers[[*key, *filled]], on=key, how="left")
-    return asked.assign(**{column: asked[column].where(new["pid_hash"].isna(), new[column]) for column in filled})
 
 
 def simulated_answers(trials: pd.DataFrame, readings: pd.DataFrame, study: Study, replication: int = 0) -> pd.DataFrame:

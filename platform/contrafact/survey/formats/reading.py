@@ -128,6 +128,10 @@ class Reading:
             if row.stay == "preview":
                 self.count["previews"] += 1
                 continue
+            row.participant = _whole(row.participant)
+            for answer in row.answers:
+                for name in ("question", "text", "assignment", "position", "stimulus"):
+                    setattr(answer, name, _whole(getattr(answer, name)))
             if row.participant:
                 self.people.add(_digest(row.participant))
             first = seen.first(row)
@@ -274,6 +278,11 @@ class _Seen:
             return row.number
         said, number = self.known.execute("SELECT content, row FROM seen WHERE id = ?", (key,)).fetchone()
         return number if said == content else -number
+
+
+def _whole(text: str) -> str:
+    """Text without halves of characters (JSON can hold them), which no file and no database takes."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _digest(text: str) -> bytes:
