@@ -24,6 +24,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -32,11 +33,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from glob import glob
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import own_postgres
 import pandas as pd
 from sqlalchemy import text
 
@@ -273,21 +274,8 @@ def postgresql() -> Iterator[str]:
         engine.dispose()
         yield named
         return
-    programs = sorted(glob("/usr/lib/postgresql/*/bin"))
-    if not programs:
-        raise SystemExit("PostgreSQL is not installed: apt-get install postgresql, or leave it out with --store sqlite.")
-    run_as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # it refuses to run as root
-    data = subprocess.check_output([*run_as, "mktemp", "-d", "/tmp/pg-XXXXXX"], text=True).strip()
-    control = [*run_as, f"{programs[-1]}/pg_ctl", "-D", f"{data}/data", "-w", "-t", "120"]
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": "/"}
-    try:
-        subprocess.run([*run_as, f"{programs[-1]}/initdb", "-D", f"{data}/data", "-U", "load", "-A", "trust"], check=True, **quiet)
-        options = f"-c listen_addresses='' -c unix_socket_directories={data}"
-        subprocess.run([*control, "-o", options, "-l", f"{data}/log", "start"], check=True, **quiet)
-        yield f"postgresql://load@/postgres?host={data}"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=False, stderr=subprocess.DEVNULL, **quiet)
-        subprocess.run([*run_as, "rm", "-rf", data], check=False, cwd="/")
+    with own_postgres.server() as address:
+        yield address
 
 
 def main() -> None:
@@ -297,15 +285,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the table is written")
     chosen = parser.parse_args()
     size = (60, 30.0, 2) if chosen.quick else (500, 300.0, 10)
-    if chosen.store != "sqlite" and not (glob("/usr/lib/postgresql/*/bin") or os.environ.get("CONTRAFACT_TEST_POSTGRES_URL")):
-        parser.error("PostgreSQL is not installed; name --store sqlite")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # servers are stopped on the way out
     runs = []
     for kind in (chosen.store,) if chosen.store else ("postgresql", "sqlite"):
         if kind == "sqlite":
             runs.append(measured(kind, "", *size))
         else:
-            with postgresql() as url:
-                runs.append(measured(kind, url, *size))
+            try:
+                with postgresql() as url:
+                    runs.append(measured(kind, url, *size))
+            except own_postgres.Absent as error:
+                parser.error(f"{error} Or name --store sqlite.")
         print(json.dumps(runs[-1]), flush=True)
     if chosen.json:
         chosen.json.write_text(json.dumps({"runs": runs}, indent=1) + "\n")

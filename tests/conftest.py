@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 from collections.abc import Callable, Iterator
-from glob import glob
 from pathlib import Path
 
+import own_postgres
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
@@ -31,29 +30,13 @@ def server() -> Iterator[str]:
     if named:
         yield named
         return
-    programs = sorted(glob("/usr/lib/postgresql/*/bin"))
-    if not programs:
-        reason = "neither CONTRAFACT_TEST_POSTGRES_URL nor Debian's postgresql package is there"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    # PostgreSQL refuses to run as root; a socket's path must be short.
-    run_as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    data = Path(subprocess.check_output([*run_as, "mktemp", "-d", "/tmp/pg-XXXXXX"], text=True).strip())
-    start = [*run_as, f"{programs[-1]}/pg_ctl", "-D", str(data / "data"), "-w", "-t", "120"]
     try:
-        subprocess.run(
-            [*run_as, f"{programs[-1]}/initdb", "-D", str(data / "data"), "-U", "tester", "-A", "trust", "-N"],
-            check=True, stdout=subprocess.DEVNULL, cwd="/",
-        )  # fmt: skip
-        options = f"-c listen_addresses='' -c unix_socket_directories={data} -c fsync=off"
-        subprocess.run(
-            [*start, "-o", options, "-l", str(data / "log"), "start"], check=True, stdout=subprocess.DEVNULL, cwd="/"
-        )
-        yield f"postgresql://tester@/postgres?host={data}"
-    finally:
-        subprocess.run([*start, "-m", "immediate", "stop"], check=False, capture_output=True, cwd="/")
-        subprocess.run([*run_as, "rm", "-rf", str(data)], check=False, cwd="/")
+        with own_postgres.server("-c fsync=off") as address:
+            yield address
+    except own_postgres.Absent as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
