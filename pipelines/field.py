@@ -61,7 +61,8 @@ def _simulate(context: Context, name: str) -> None:
     if context.study.survey is not None and context.study.survey.service is not None:
         from contrafact.service.visitors import field_simulated
 
-        field_simulated(context.store, context.files, context.study_id, context.study, name, readings)
+        practice = context.loaded.inputs.get("survey.service.practice.folder")
+        field_simulated(context.store, context.files, context.study_id, context.study, name, readings, practice)
         return
     out = context.folder / "batch"
     shutil.rmtree(out, ignore_errors=True)

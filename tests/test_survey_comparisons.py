@@ -240,6 +240,11 @@ def test_a_perfect_difference_set_is_found():
         ("set_size: 4, questions: [{name: a, text: How?}]", "'set_size' with design within_image"),
         ("design: guess, compare: [[treated, sham]], questions: [{name: a, text: How?, scale: choice}]", "'compare' with design guess"),
         ("design: guess, repeats: 3, questions: [{name: a, text: How?, scale: choice}]", "'repeats' with design guess"),
+        (
+            "design: between_arm, questions: [{name: a, text: How?}], service: {practice: {trials: 1}}",
+            "practice on the study's own pictures with design between_arm",
+        ),
+        ("questions: [{name: a, text: How?}], service: {practice: {trials: 3, folder: .}}", "with 0 pictures; allowed: 3 pictures at least"),
         ("trials_per_participant: 9, repeats: 5, questions: [{name: a, text: How?}]", "at most 4, half of trials_per_participant"),
     ],
 )

@@ -115,9 +115,9 @@ QUESTIONS = {
 
 @pytest.fixture
 def side_by_side(ran: Path, tmp_path: Path, workspace: Path) -> Callable[..., Fielded]:
-    """``side_by_side(design, people, trials, more="")``: the same pictures, several at once, in the field."""
+    """``side_by_side(design, people, trials, more="", pages="")``: the same pictures, several at once, in the field."""
 
-    def field(design: str, people: int, trials: int, more: str = "") -> Fielded:
+    def field(design: str, people: int, trials: int, more: str = "", pages: str = "") -> Fielded:
         for file in ran.glob("*.*"):
             if file.is_file():
                 shutil.copy(file, tmp_path)
@@ -126,7 +126,7 @@ def side_by_side(ran: Path, tmp_path: Path, workspace: Path) -> Callable[..., Fi
         path.write_text(
             f"study: {design}\ntitle: Portraits side by side\nstimuli: {{manifest: stimuli.csv}}\n"
             f"survey:\n  design: {design}\n  participants: {people}\n  trials_per_participant: {trials}\n"
-            f"  attention_trials: 0\n  questions: {QUESTIONS[design]}\n{more}  service:\n{service}hypotheses:\n"
+            f"  attention_trials: 0\n  questions: {QUESTIONS[design]}\n{more}  service:\n{service}{pages}hypotheses:\n"
             "  - {id: H1, claim: The direction moves choices., direction: outcome, question: neat, arm: treated, primary: true}\n"
         )
         loaded, where = study.load(path), settings.read(workspace)

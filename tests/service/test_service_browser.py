@@ -345,7 +345,7 @@ def test_axe_finds_nothing_on_any_page(server: Server, browser: Any, scheme: Any
 
 @pytest.mark.parametrize("design", ["pairs", "guess", "best_worst"])
 def test_several_pictures_by_keyboard_alone(side_by_side: Any, page: Any, design: str) -> None:
-    made = side_by_side(design, 3, 4)
+    made = side_by_side(design, 3, 4, pages="    practice: {trials: 1}\n    breaks: 2\n" if design == "guess" else "")
     server = Server(made)
     try:
         opened(page, server)
@@ -354,7 +354,17 @@ def test_several_pictures_by_keyboard_alone(side_by_side: Any, page: Any, design
         page.get_by_label("faces").check()
         page.get_by_role("button", name="Check my answers").click()
         press = page.keyboard.press
+        if design == "guess":
+            page.get_by_role("heading", name="Practice").wait_for(), clean(page)
+            press("Tab"), press("Enter")
+            page.get_by_role("heading", name="Practice 1 of 1").wait_for(), clean(page)
+            press("Space"), press("Tab"), page.keyboard.type("a beard"), press("Tab"), press("Enter")
+            page.get_by_role("button", name="Go on").wait_for(), press("Enter")
+            page.get_by_role("heading", name="Now it begins").wait_for(), clean(page), press("Enter")
         for number in range(1, 5):
+            if design == "guess" and number == 3:
+                page.get_by_role("heading", name="Take a break").wait_for(), clean(page)
+                kept(page, "break"), press("Enter")
             page.locator("h1", has_text=f" {number} of 4").wait_for()
             if number == 1:
                 clean(page)

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from contrafact.run.engine import run_study
 from contrafact.service.app import build
+from contrafact.store import models as m
 from contrafact.store import open_store
 
 
@@ -31,19 +33,28 @@ def visit(client: TestClient, who: str, design: str, prefer: Any) -> list[Any]:
         if design == "best_worst":
             values = {"neat_best": place, "neat_worst": place % len(trial["pictures"]) + 1}
         body = {"key": f"{who}-answer-number-{trial['position']}", "position": trial["position"], "values": values, "response_ms": 800}
+        if state["breaks"] and trial["position"] == state["breaks"]:
+            body["break_ms"] = 5000
         replies.append(client.post("/api/answer", json=body, headers=headers))
     return replies
 
 
 @pytest.mark.parametrize("design", ["guess", "best_worst"])
 def test_several_pictures_are_shown_answered_and_traced(side_by_side: Any, design: str) -> None:
-    made = side_by_side(design, 3, 4)
+    made = side_by_side(design, 3, 4, pages="    practice: {trials: 1}\n    breaks: 2\n")
     store, study_id = made.store, made.study_id
     with store:
         with TestClient(build(store, made.files, study_id, made.loaded.study, made.batch)) as client:
             replies = visit(client, "ann", design, lambda pictures: len(pictures))
             assert [reply.status_code for reply in replies] == [200] * 4 and replies[-1].json()["done"]
             state, headers = entered(client, "ben")
+            [practice] = state["practice"]
+            assert len(practice["pictures"]) == len(state["trials"][0]["pictures"]) and client.get(practice["pictures"][0]).status_code == 200
+            if design == "guess":  # five sets, of which a list shows four
+                assert practice["right"] in (1, 2) and not {*practice["pictures"]} & {one for trial in state["trials"] for one in trial["pictures"]}
+            with store._read() as session:
+                paused = session.execute(select(m.Trial.position, m.Rating.break_ms).join(m.Rating).order_by(m.Trial.position)).all()
+            assert {position: each for position, each in paused if np.isfinite(each)} == {2: 5000.0}
             body = {"key": "k" * 20, "position": state["trials"][0]["position"], "response_ms": 5}
             wrong = [{"neat_best": 2, "neat_worst": 2}, {"neat_best": 5, "neat_worst": 1}]
             if design == "guess":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from contrafact.service.app import HEADERS, build
 from contrafact.service.field import Field
 from contrafact.store import models as m
 from contrafact.store.visits import Visits
+from contrafact.study.schema import Practice
 
 pytestmark = pytest.mark.parametrize(
     "fielded", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
@@ -123,10 +125,30 @@ def test_two_failed_tries_free_the_list(fielded: Any, client: TestClient) -> Non
     person = Person(client)
     assert person.understand(1, "houses") == {"status": "instructions", "tries_left": 1}
     assert person.understand(1, "houses")["tries_left"] == 1, "a repeat is not a try"
-    assert person.answer(0).status_code == 410, "no trial before the instructions are understood"
+    early = person.answer(0)
+    assert early.status_code == 403 and early.json()["error"] == "The questions on the instructions come first."
     assert person.understand(2, "houses") == {"status": "screened_out", "tries_left": 0}
     assert Person(client).state["status"] == "screened_out", "and nobody begins anew"
+    assert "ended for you" in person.answer(0).json()["error"]
     assert sum(Visits(fielded.store, fielded.study_id, fielded.batch).filled().values()) == 0
+
+
+def test_practice_on_a_folder_of_pictures_is_shown_and_never_kept(fielded: Any, tmp_path: Path) -> None:
+    asked, folder = fielded.loaded.study, tmp_path / "practice"
+    folder.mkdir()
+    for name in ("b.png", "a.jpg", "notes.txt"):
+        (folder / name).write_bytes((tmp_path / "0-null-0.png").read_bytes())
+    pages = asked.survey.service.model_copy(update={"practice": Practice(trials=2, folder="practice"), "breaks": 3})
+    asked = asked.model_copy(update={"survey": asked.survey.model_copy(update={"service": pages})})
+    with TestClient(build(fielded.store, fielded.files, fielded.study_id, asked, fielded.batch, folder)) as client:
+        person = Person(client)
+        shown = [one["pictures"] for one in person.state["practice"]]
+        assert len(shown) == 2 and all(len(each) == 1 for each in shown) and person.state["breaks"] == 3
+        for address in shown[0] + shown[1]:
+            assert client.get(address).content.startswith(b"\x89PNG") and "a.jpg" not in address
+        assert stored(fielded) == 0 and person.understand()["status"] == "trials"
+        person.answer(0)
+        assert Person(client).state["practice"] == [], "who has begun is past it"
 
 
 def test_a_preview_keeps_nothing(fielded: Any, client: TestClient) -> None:

@@ -121,7 +121,7 @@ def register(app: typer.Typer) -> None:
             if study.survey is None or study.survey.service is None:
                 raise UserError(f"{file} does not say what people meet.", hint="Add `service:` under `survey:`.")
             batch = str(fielding.trials_of(store, study_id, study)["batch"].iloc[0])
-            app = build(store, Files(settings.files_url), study_id, study, batch)
+            app = build(store, Files(settings.files_url), study_id, study, batch, loaded.inputs.get("survey.service.practice.folder"))
             with socket.socket() as listening:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:

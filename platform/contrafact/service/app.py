@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -35,13 +36,15 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from contrafact.errors import UserError
+from contrafact.images.decode import decode, png_bytes
 from contrafact.panels.links import PROVIDERS, WrongLink, arrival, done_link
 from contrafact.panels.prolific import completion_codes
 from contrafact.service.writer import Writer
 from contrafact.store import Store
 from contrafact.store.files import Files
 from contrafact.store.visits import Given, Shown, Visit, Visits
-from contrafact.study.schema import NUMBERS, Study
+from contrafact.study.load import practice_files
+from contrafact.study.schema import NUMBERS, Study, at_once
 from contrafact.survey.batch import ATTENTION, LONGEST_MS, LONGEST_TEXT, attention_text, keyed
 
 PAGES = Path(__file__).parent / "pages"
@@ -86,6 +89,7 @@ class Answer(Body):
     moves: Annotated[dict[Name, Annotated[int, Field(ge=0, le=1_000_000)]], Field(max_length=50)] = {}
     response_ms: Annotated[float, Field(ge=0, le=LONGEST_MS)]
     answered_at: datetime | None = None
+    break_ms: Annotated[float, Field(ge=0, le=LONGEST_MS)] | None = None
 
 
 class Refused(Exception):
@@ -102,7 +106,9 @@ Shape = TypeVar("Shape", bound=Body)
 class Desk:
     """What the handlers share: the study, its pictures under opaque names, and the lists of those who are there."""
 
-    def __init__(self, store: Store, files: Files, study_id: int, study: Study, batch: str) -> None:
+    def __init__(
+        self, store: Store, files: Files, study_id: int, study: Study, batch: str, practice: Path | None = None
+    ) -> None:
         assert study.survey is not None and study.survey.service is not None
         self.study, self.survey, self.texts = study, study.survey, study.survey.service
         self.store, self.files, self.study_id = store, files, study_id
@@ -114,6 +120,9 @@ class Desk:
         self.code = completion_codes(self.salt)["COMPLETED"]
         self.names = {one: keyed(self.salt, "picture", one, length=20) for one in self.visits.pictures()}
         self.pixels = {self.names[one]: sha for one, sha in self.visits.pictures().items()}
+        self.practice = {
+            keyed(self.salt, "practice", file.name, length=20): file for file in (practice_files(practice) if practice else ())
+        }
         self.scales = {part.name: part.scale for part in self.survey.asked}
         self._seats: OrderedDict[int, dict[int, Shown]] = OrderedDict()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -180,7 +189,7 @@ class Desk:
             "instructions": self.texts.instructions, "debrief": self.texts.debrief,
             "comprehension": [{"text": one.text, "options": one.options} for one in self.texts.comprehension],
             "questions": [q.model_dump(include={"name", "text", "low", "high", "scale"}) for q in self.survey.questions],
-            "trials": [], "answered": [], "feedback": self.survey.design == "guess",
+            "trials": [], "answered": [], "practice": [], "breaks": self.texts.breaks, "feedback": self.survey.design == "guess",
         }  # fmt: skip
         if status == "screened_out":
             return facts
@@ -195,6 +204,8 @@ class Desk:
         ]  # fmt: skip
         if status == "done":
             facts |= self.finish(link)
+        elif self.texts.practice is not None and not answered:
+            facts["practice"] = await run_in_threadpool(self._practice, self.texts.practice.trials, visit.assignment if visit else None)
         return facts
 
     def finish(self, link: dict[str, str] | None) -> dict[str, Any]:
@@ -207,6 +218,16 @@ class Desk:
             return {"position": trial.position, "picture": None, "pictures": [], "questions": [question]}
         pictures = [f"/picture/{self.names[one]}.png" for one in trial.stimuli]
         return {"position": trial.position, "picture": pictures[0], "pictures": pictures, "questions": None}
+
+    def _practice(self, trials: int, assignment: int | None) -> list[dict[str, Any]]:
+        """Practice trials as the page gets them; ``right`` is the place of the right picture in a guess of the study's
+        own, which nobody is scored on."""
+        if self.practice:
+            names, several = [f"/picture/{name}.png" for name in self.practice], at_once(self.survey.design, self.survey.set_size)
+            shown = [names[start : start + several] for start in range(0, trials * several, several)]
+            return [{"pictures": pictures, "questions": None, "right": None} for pictures in shown]
+        own = self.visits.practice(assignment, trials)
+        return [{"pictures": self._trial(one)["pictures"], "questions": None, "right": one.target} for one in own]
 
     def right(self, trial: Shown, values: Mapping[str, float | str]) -> bool | None:
         """Whether a guess, once it is stored, was right; None where there is nothing to guess."""
@@ -255,9 +276,12 @@ async def _read(request: Request, shape: type[Shape]) -> Shape:
         raise Refused(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def build(store: Store, files: Files, study_id: int, study: Study, batch: str) -> Starlette:
-    """The application for one batch; the study has ``survey.service``."""
-    desk = Desk(store, files, study_id, study, batch)
+def build(
+    store: Store, files: Files, study_id: int, study: Study, batch: str, practice: Path | None = None
+) -> Starlette:
+    """The application for one batch; the study has ``survey.service``, and ``practice`` is the folder that it names for
+    practice trials, as ``LoadedStudy.inputs`` has it."""
+    desk = Desk(store, files, study_id, study, batch, practice)
 
     async def about(request: Request) -> dict[str, Any]:
         return {
@@ -319,10 +343,10 @@ def build(store: Store, files: Files, study_id: int, study: Study, batch: str) -
             raise Refused(422, "answered_at: a time with its zone")
         await desk.withdrawn()
         taken = await desk.writer.take(
-            Given(number, trial.id, given.key, values, given.moves, given.response_ms, given.answered_at)
+            Given(number, trial.id, given.key, values, given.moves, given.response_ms, given.answered_at, given.break_ms)
         )
         if taken.fate == "refused":
-            raise Refused(410, "This list is no longer yours. Please open your link again.")
+            raise _why((await desk.visit(number)).status)
         facts = {
             "position": given.position, "stored": dict(taken.values), "response_ms": taken.response_ms,
             "repeated": taken.fate == "repeated", "done": taken.whole, "right": desk.right(trial, taken.values),
@@ -339,10 +363,13 @@ def build(store: Store, files: Files, study_id: int, study: Study, batch: str) -
         return {"status": "forgotten"}
 
     async def picture(request: Request) -> Response:
-        sha = desk.pixels.get(request.path_params["name"])
-        if sha is None:
+        name = request.path_params["name"]
+        if name in desk.practice:
+            content = await run_in_threadpool(_as_png, desk.practice[name])
+        elif (sha := desk.pixels.get(name)) is not None:
+            content = await run_in_threadpool(desk.files.get, sha)
+        else:
             return JSONResponse({"error": "There is no such picture."}, 404)
-        content = await run_in_threadpool(desk.files.get, sha)
         return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"})
 
     def page(name: str) -> Route:
@@ -372,6 +399,20 @@ def build(store: Store, files: Files, study_id: int, study: Study, batch: str) -
     )
     app.add_middleware(_Headers)
     return app
+
+
+def _why(status: str) -> Refused:
+    """Why a visit of this status has no trial to answer."""
+    if status == "instructions":
+        return Refused(403, "The questions on the instructions come first.")
+    if status == "screened_out":
+        return Refused(410, "The survey has ended for you; nothing more is asked.")
+    return Refused(410, "This list is no longer yours. Please open your link again.")
+
+
+def _as_png(file: Path) -> bytes:
+    """A picture of the study's folder, drawn anew: pixels go out and nothing that stood beside them."""
+    return png_bytes(np.asarray(decode(file)))
 
 
 def _answered(handler: Callable[[Request], Awaitable[dict[str, Any]]]) -> Callable[[Request], Awaitable[Response]]:

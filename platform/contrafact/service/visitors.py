@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,6 +37,7 @@ page loaded anew between two trials."""
 PLAIN = "plain"
 AT_ONCE = 64  # simulated people of one study
 PATIENCE = 600.0  # seconds that somebody tries again until the server answers
+BREAK_MS = 20_000.0  # a simulated break
 SHARE = 0.3  # of trials at which a mishap other than the double click happens
 
 Given = tuple[dict[str, float | str], float]
@@ -89,7 +91,10 @@ class Visitor:
     async def answer_all(self, state: dict[str, Any]) -> str:
         """Answers what is open, in order; ``left`` where ``respond`` has no answer."""
         wanted, seen = self.respond(state["trials"]), set[str]()
-        for trial in state["trials"]:
+        for trial in state["practice"]:  # looked at, and nothing of it is sent
+            for picture in trial["pictures"]:
+                await self._insist("GET", picture)
+        for number, trial in enumerate(state["trials"]):
             if trial["position"] in state["answered"]:
                 continue
             for picture in trial["pictures"]:
@@ -100,7 +105,8 @@ class Visitor:
                 return "left"
             if self.think is not None:
                 await asyncio.sleep(self.think())
-            await self._answer(trial["position"], *wanted[trial["position"]])
+            rests = bool(state["breaks"]) and number > 0 and number % state["breaks"] == 0
+            await self._answer(trial["position"], *wanted[trial["position"]], BREAK_MS if rests else None)
             if self.mishap == "reload" and self.rng.random() < SHARE:
                 again = await self.arrive()
                 if lost := set(self.acknowledged) - set(again["answered"]):
@@ -109,8 +115,11 @@ class Visitor:
         self.code = end.get("code", "")
         return str(end["status"])
 
-    async def _answer(self, position: int, values: dict[str, float | str], response_ms: float) -> None:
-        body = {"key": self.rng.bytes(16).hex(), "position": position, "values": values, "response_ms": response_ms}
+    async def _answer(
+        self, position: int, values: dict[str, float | str], response_ms: float, break_ms: float | None
+    ) -> None:
+        body: dict[str, Any] = {"key": self.rng.bytes(16).hex(), "position": position, "values": values,
+                                "response_ms": response_ms, "break_ms": break_ms}  # fmt: skip
         happens = self.rng.random() < SHARE
         if self.mishap == "bad_network" and happens:  # sent perhaps, and no reply comes back
             with suppress(TimeoutError, httpx.TransportError):
@@ -197,7 +206,7 @@ def people(
 
 
 def field_simulated(
-    store: Store, files: Files, study_id: int, study: Study, batch: str, readings: pd.DataFrame
+    store: Store, files: Files, study_id: int, study: Study, batch: str, readings: pd.DataFrame, practice: Path | None = None
 ) -> dict[str, int]:
     """Fields a batch with the study's simulated people through a real server on this machine's loopback.
 
@@ -218,7 +227,7 @@ def field_simulated(
 
         return list(await asyncio.gather(*map(go_on, crowd)))
 
-    with serving(build(store, files, study_id, study, batch)) as address:
+    with serving(build(store, files, study_id, study, batch, practice)) as address:
         ends = asyncio.run(all_of_them(address))
     return {end: ends.count(end) for end in ("done", "left", "full", "screened_out")}
 

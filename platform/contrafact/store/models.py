@@ -363,7 +363,8 @@ class TrialStimulus(Base):
 class Rating(Base):
     """``value`` is a number on the scale, or the place, from 1, of the picture that was chosen; free text is in ``text``.
     ``at`` is the server's clock. From the participant service also: ``submission_key``, made in the browser for one
-    trial; ``answered_at`` by the participant's clock; ``moves``, how often the answer was moved before it was given."""
+    trial; ``answered_at`` by the participant's clock; ``moves``, how often the answer was moved before it was given;
+    ``break_ms``, how long the break before the trial was, where there was one (``response_ms`` begins after it)."""
 
     __tablename__ = "rating"
     __table_args__ = (
@@ -379,6 +380,7 @@ class Rating(Base):
     submission_key: Mapped[str | None] = mapped_column(String(64))
     answered_at: Mapped[datetime | None]
     moves: Mapped[int | None]
+    break_ms: Mapped[float | None]
 
 
 class Visit(Base):

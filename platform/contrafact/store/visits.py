@@ -47,7 +47,7 @@ class Shown:
 @dataclass(frozen=True)
 class Given:
     """The answers to one trial, under a key made in the browser. ``values``, numbers or free texts, and ``moves``
-    are by question."""
+    are by question; ``break_ms`` is the break before the trial, None where there was none."""
 
     visit: int
     trial: int
@@ -56,6 +56,7 @@ class Given:
     moves: Mapping[str, int]
     response_ms: float
     answered_at: datetime | None
+    break_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,23 @@ class Visits:
             for number, own in ((number, list(rows)) for number, rows in groupby(rows, lambda row: row.id))
         ]  # fmt: skip
 
+    def practice(self, assignment: int | None, trials: int) -> list[Shown]:
+        """So many trials of the list after a person's (after the first where none is named), of images that their own list
+        does not show where there are enough, then of other pictures."""
+        with self._store._read() as session:
+            numbers = dict(
+                session.execute(
+                    select(m.Assignment.list_number, m.Assignment.id)
+                    .where(m.Assignment.batch_id == self._batch, m.Assignment.list_number < allocation.AGAIN)
+                ).all()
+            )  # fmt: skip
+            number = 0 if assignment is None else session.get_one(m.Assignment, assignment).list_number
+        own, other = self.trials(assignment), numbers.get(allocation.list_of(number) + 1, numbers[0])
+        sets, pictures = {trial.set_key for trial in own}, {one for trial in own for one in trial.stimuli}
+        found = [trial for trial in self.trials(other) if trial.kind == "image"]
+        found.sort(key=lambda trial: (trial.set_key in sets, not pictures.isdisjoint(trial.stimuli)))
+        return found[:trials]
+
     def pictures(self) -> dict[int, str]:
         """The pixels of every stimulus of the batch."""
         with self._store._read() as session:
@@ -286,7 +304,7 @@ class Visits:
                     "trial_id": one.trial, "question_id": self._questions[question], "at": now,
                     "value": None if isinstance(value, str) else value, "text": value if isinstance(value, str) else None,
                     "response_ms": one.response_ms, "submission_key": one.key, "answered_at": one.answered_at,
-                    "moves": one.moves.get(question),
+                    "moves": one.moves.get(question), "break_ms": one.break_ms,
                 }
                 for one in good if one.trial not in before for question, value in one.values.items()
             ]  # fmt: skip

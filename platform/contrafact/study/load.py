@@ -16,10 +16,12 @@ from pydantic import ValidationError
 
 from contrafact.errors import Mistake, Mistakes, nearest
 from contrafact.study import rules
-from contrafact.study.schema import Study
+from contrafact.study.schema import Practice, Study, at_once
 from contrafact.study.source import Finding, Loc, Source, dotted, read, shown
 
 TABLES = (".csv", ".parquet")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+PRACTICE: Loc = ("survey", "service", "practice", "folder")
 STIMULI_COLUMNS = ("stimulus", "image", "direction", "arm", "dose", "file")
 
 
@@ -29,8 +31,8 @@ class LoadedStudy:
 
     ``sha256`` is that of the canonical content: comments, the order of keys and defaults written out leave it as
     it is. ``inputs`` are the absolute paths of ``images.manifest``, ``images.folder``, ``images.extra``,
-    ``stimuli.manifest``, ``stimuli.folder`` and ``model.start``, as far as the study has them; a folder that is
-    not given is that of its manifest. ``lines`` maps ``directions.smile.hold[1]`` to its line.
+    ``stimuli.manifest``, ``stimuli.folder``, ``model.start`` and ``survey.service.practice.folder``, as far as the study
+    has them; a folder that is not given is that of its manifest. ``lines`` maps ``directions.smile.hold[1]`` to its line.
     """
 
     study: Study
@@ -213,7 +215,7 @@ def _inputs(raw: rules.Raw, base: Path, data: Path | None) -> tuple[dict[str, Pa
     directions = raw.get("directions")
     texts = [("directions", name, "text", "model") for name in (directions if isinstance(directions, dict) else ())]
     models: list[Loc] = [("model", "start"), ("model", "autoencoder"), ("card", "clip"), ("card", "vgg")]
-    for loc in [*keys, ("stimuli", "manifest"), ("stimuli", "folder"), *models, *texts]:
+    for loc in [*keys, ("stimuli", "manifest"), ("stimuli", "folder"), *models, *texts, PRACTICE]:
         value: Any = raw
         for part in loc:
             value = value.get(part) if isinstance(value, dict) else None
@@ -228,6 +230,8 @@ def _inputs(raw: rules.Raw, base: Path, data: Path | None) -> tuple[dict[str, Pa
                 findings += _columns(raw, loc, path)
             elif loc[-1] in ("model", "clip"):
                 findings += _text_model(loc, path)
+            elif loc == PRACTICE:
+                findings += _practice(raw["survey"], path)
     for name in ("images", "stimuli"):
         if f"{name}.manifest" in paths:
             paths.setdefault(f"{name}.folder", paths[f"{name}.manifest"].parent)
@@ -259,6 +263,21 @@ def _resolved_path(loc: Loc, text: str, base: Path, data: Path | None) -> tuple[
             loc, f"{shown(text)}, where no such {kind} is", f"a {kind} that exists (seen from {base})"
         )
     return path, None
+
+
+def practice_files(folder: Path) -> list[Path]:
+    """The pictures of a folder for practice, by their names."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+
+
+def _practice(survey: rules.Raw, folder: Path) -> list[Finding]:
+    """Whether a folder has the pictures that the practice trials show."""
+    trials = survey["service"]["practice"].get("trials", Practice.model_fields["trials"].default)
+    if type(trials) is not int:
+        return []
+    wanted, there = trials * at_once(survey.get("design"), survey.get("set_size")), len(practice_files(folder))
+    allowed = f"{wanted} pictures at least ({', '.join(PICTURES)}): each practice trial shows its own"
+    return [] if there >= wanted else [Finding(PRACTICE, f"{folder.name}, with {there} pictures", allowed)]
 
 
 def _text_model(loc: Loc, folder: Path) -> list[Finding]:

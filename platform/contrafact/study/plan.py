@@ -45,7 +45,7 @@ STAGES = {
     ),
     "generate": _Stage(("predict", "finetune"), ("directions", "doses", "arms"), ("directions.*.text.model",)),
     "gate": _Stage(("generate",), ("gate", "card", "survey.respondents.reads"), ("card.clip", "card.vgg")),
-    "field": _Stage(("gate",), ("review", "survey", "hypotheses")),
+    "field": _Stage(("gate",), ("review", "survey", "hypotheses"), ("survey.service.practice.folder",)),
     "analyse": _Stage(("field",), ("hypotheses", "analysis")),
     "report": _Stage(("analyse",), ("study", "title", "question")),
 }

@@ -301,6 +301,10 @@ def _survey(raw: Raw) -> Iterator[Finding]:
                 yield _unknown(("survey", "respondents", "reads"), reads, factors)
         yield from _repeated(raw, "name", "survey", "questions")
         yield from _design(survey)
+        practice = _at(survey, "service", "practice")
+        if survey.get("design") == "between_arm" and isinstance(practice, dict) and practice.get("folder") is None:
+            allowed = "a folder of other pictures: another list's would show people another arm"
+            yield Finding(("survey", "service", "practice"), "practice on the study's own pictures with design between_arm", allowed)
 
 
 def _design(survey: Raw) -> Iterator[Finding]:

@@ -361,6 +361,16 @@ DESIGN_SCALES: dict[str, tuple[Scale, ...]] = {
 }
 
 
+SET_SIZE = 4  # pictures of a best-worst trial where the study does not say
+
+
+def at_once(design: object, set_size: object) -> int:
+    """How many pictures a trial of a design shows side by side."""
+    if design == "best_worst":
+        return set_size if type(set_size) is int else SET_SIZE
+    return 2 if design in ("pairs", "guess") else 1
+
+
 class Question(Part):
     name: Name
     text: Annotated[str, Field(min_length=3, max_length=500)]
@@ -475,6 +485,15 @@ class Comprehension(Part):
         return self
 
 
+class Practice(Part):
+    """Trials before the first that counts. Nothing of them is sent or kept."""
+
+    trials: Annotated[int, Field(ge=1, le=20)] = 3
+    folder: str | None = Field(
+        default=None, description="pictures for them, by their names; absent: pictures of the study, from another list"
+    )
+
+
 class Service(Part):
     """What people meet where `contrafact survey serve` fields the study. Texts are plain; an empty line parts
     paragraphs."""
@@ -482,6 +501,8 @@ class Service(Part):
     consent: Annotated[str, Field(min_length=20, max_length=20_000, description="what people agree to")]
     instructions: Annotated[str, Field(min_length=10, max_length=20_000)]
     comprehension: Annotated[tuple[Comprehension, ...], Field(max_length=10)] = ()
+    practice: Practice | None = None
+    breaks: Annotated[int, Field(ge=2, le=1000, description="trials between two breaks")] | None = None
     debrief: Annotated[str, Field(min_length=10, max_length=20_000, description="told after the last answer")]
     contact: Annotated[str, Field(min_length=3, max_length=300, description="whom people can ask")]
     lease_minutes: Annotated[float, Field(ge=1, le=1440)] = Field(
@@ -524,6 +545,19 @@ class Survey(Part):
         if self.respondents is not None and self.respondents.mishaps and self.service is None:
             raise ValueError("`respondents.mishaps` happen on pages alone: add `service`, or leave them out")
         return self
+
+    @property
+    def not_in_files(self) -> tuple[str, ...]:
+        """What the pages do and no format of files carries: a sentence each."""
+        service = self.service
+        return () if service is None else tuple(
+            sentence
+            for wanted, sentence in (
+                (service.practice, "The practice trials: build them there."),
+                (service.breaks, "The breaks: build them there."),
+            )
+            if wanted
+        )  # fmt: skip
 
     @property
     def asked(self) -> tuple[Question, ...]:

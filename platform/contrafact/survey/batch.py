@@ -79,11 +79,13 @@ def export(
     title: str,
     format: str = "csv",
     pictures: str = "",
+    missing: Sequence[str] = (),
 ) -> list[str]:
     """Write the batch as the folder ``to``, or as a zip file where the name ends in .zip; whole or not at all.
 
     ``picture`` gives the PNG of a stimulus key; ``pictures`` is the address, ending in a slash, under which the folder
-    of pictures will be found by formats that do not carry it. Returns sentences on what the format does not carry
+    of pictures will be found by formats that do not carry it; ``missing`` are sentences on what no format carries
+    (``Survey.not_in_files``). Returns sentences on what the format does not carry
     over; they stand in the data card too. Raises UserError where ``to`` exists, there is no such format, or it needs
     an address for the pictures.
     """
@@ -110,6 +112,7 @@ def export(
         lost = WRITERS[format](folder, Outgoing(title, rows, questions, pictures))
         if rows.loc[rows["kind"] == "image", "target"].notna().any():
             lost.append("Nobody is told after a guess whether it was right: the answers are in no file that goes out.")
+        lost += missing
         card = _card(title, trials, questions, len(names), format, lost)
         (folder / "data_card.md").write_text(card, encoding="utf-8")
         if to.suffix == ".zip":

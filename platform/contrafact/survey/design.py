@@ -30,12 +30,11 @@ from scipy.optimize import linear_sum_assignment
 
 from contrafact import seeds
 from contrafact.errors import UserError
-from contrafact.study.schema import Survey
+from contrafact.study.schema import Survey, at_once
 
 STIMULUS_COLUMNS = ("key", "image", "direction", "arm", "draw", "dose", "set_key")
 CELL = ["direction", "arm", "dose"]
 ATTENTION_TARGETS = (10, 20, 30, 40, 60, 70, 80, 90)  # on 0 to 100; the middle is where sleepers click
-SET_SIZE = 4  # pictures of a best-worst trial where the study does not say
 UNCHANGED = ("null", "raw")
 _NEVER = 1e12  # cost of a variant that this list must not show
 _SKIP = 1e6  # cost of passing over an image, a variant it lags behind: more than cells can ever cost
@@ -111,7 +110,7 @@ def presentations(stimuli: pd.DataFrame, survey: Survey) -> pd.DataFrame:
     for name, own in ordered.groupby("set_key", sort=True):
         image, direction = own["image"].iloc[0], own["direction"].iloc[0]
         if survey.design == "best_worst":
-            made = [("set", float(number), 0, keys) for number, keys in enumerate(_blocks(own, survey.set_size or SET_SIZE))]
+            made = [("set", float(number), 0, keys) for number, keys in enumerate(_blocks(own, at_once(survey.design, survey.set_size)))]
         else:
             made = list(_pairs(own, survey))
         if not made:

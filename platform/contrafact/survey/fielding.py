@@ -178,6 +178,7 @@ def export_batch(
         title=study.title,
         format=format,
         pictures=pictures,
+        missing=study.survey.not_in_files,
     )
 
 

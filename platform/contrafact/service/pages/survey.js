@@ -8,6 +8,8 @@ const query = Object.fromEntries(new URLSearchParams(location.search));
 let about, link, state, tries = 0, sending = null, blocked = "";
 const pictures = new Map();
 const verdicts = new Map();   // of guesses, by position
+const breaks = new Map();     // milliseconds, by the number of trials before
+let practised = 0;
 
 // What is kept here: answers on their way. Each has a place of its own, so two tabs cannot overwrite each other.
 const box = () => `contrafact/${about.study}/${state.token.split(".")[0]}/`;
@@ -202,13 +204,29 @@ function picture(address, name) {
   return pictures.get(address);
 }
 
+const shown = (one) => one.pictures.map((address, place) => picture(address, one.pictures.length > 1 ? `Picture ${place + 1}` : "The picture to judge"));
+
 async function trial() {
   const open = state.trials.filter((one) => !answered().has(one.position));
   progress();
   if (open.length === 0) return finish();
-  const [now] = open;
-  const shown = (one) => one.pictures.map((address, place) => picture(address, one.pictures.length > 1 ? `Picture ${place + 1}` : "The picture to judge"));
   open.slice(0, AHEAD).forEach(shown);
+  const [now] = open, before = state.trials.indexOf(now);
+  if (before === 0 && practised < state.practice.length) return practice();
+  if (state.breaks && before && before % state.breaks === 0 && !breaks.has(before)) return rest(before);
+  await ask(now, now.pictures.length === 1 ? `Picture ${before + 1} of ${state.trials.length}` : `Question ${before + 1} of ${state.trials.length}`, (given) => {
+    if (!answered().has(now.position)) {   // another tab may have been quicker
+      keep({ key: crypto.randomUUID?.() ?? String(Math.random()).slice(2).padEnd(17, "0") + Date.now(), position: now.position,
+        ...given, break_ms: breaks.get(before) ?? null, answered_at: new Date().toISOString() });
+    }
+    if (state.feedback && now.pictures.length) return told(now);
+    send();
+    trial();
+  });
+}
+
+// Shows a trial and calls `take` once with what was answered.
+async function ask(now, title, take) {
   const images = (await Promise.all(shown(now))).map((image) => image.cloneNode());
   if (navigator.onLine && !blocked) note("");
   const submit = element("button", { "aria-disabled": "true" }, "Next");
@@ -232,22 +250,43 @@ async function trial() {
     if (given) return;
     if (!complete()) { problem.textContent = missing(); (controls.find((control) => control.value() === null) ?? controls[0]).focus(); return; }
     given = true;
-    if (!answered().has(now.position)) {   // another tab may have been quicker
-      keep({ key: crypto.randomUUID?.() ?? String(Math.random()).slice(2).padEnd(17, "0") + Date.now(), position: now.position,
-        values: Object.fromEntries(controls.map((control) => [control.question.name, control.value()])),
-        moves: Object.fromEntries(controls.map((control) => [control.question.name, control.moves()])),
-        response_ms: Math.round(performance.now() - shownAt), answered_at: new Date().toISOString() });
-    }
-    if (state.feedback && now.pictures.length) return told(now);
-    send();
-    trial();
+    take({ values: Object.fromEntries(controls.map((control) => [control.question.name, control.value()])),
+      moves: Object.fromEntries(controls.map((control) => [control.question.name, control.moves()])),
+      response_ms: Math.round(performance.now() - shownAt) });
   });
-  const number = state.trials.indexOf(now) + 1;
   const pictures = images.length > 1 ? [element("div", { class: "several" }, images.map((image, place) =>
     element("figure", {}, image, element("figcaption", { "aria-hidden": "true" }, String(place + 1)))))] : images;
-  show(now.pictures.length === 1 ? `Picture ${number} of ${state.trials.length}` : `Question ${number} of ${state.trials.length}`, [...pictures, form]);
+  show(title, [...pictures, form]);
   controls[0].focus();
   requestAnimationFrame(() => { shownAt = performance.now(); });
+}
+
+// Before the first trial that counts. Nothing of it leaves this page.
+function practice() {
+  if (practised === 0) {
+    show("Practice", paragraphs("First a few trials for practice. Your answers to them are not kept."), actions(button("Begin", attempt)));
+  } else attempt();
+  async function attempt() {
+    const now = state.practice[practised];
+    await ask(now, `Practice ${practised + 1} of ${state.practice.length}`, ({ values }) => {
+      practised += 1;
+      const next = practised < state.practice.length ? attempt : ready;
+      if (now.right === null) return next();
+      const { name } = state.questions.find((question) => question.scale === "choice");
+      verdict(values[name] === now.right, next);
+    });
+  }
+  function ready() {
+    show("Now it begins", paragraphs("The practice is over. From here on your answers count."), actions(button("Begin", trial)));
+    $("main").querySelector("button").focus();
+  }
+}
+
+function rest(before) {
+  const began = performance.now();
+  show("Take a break", paragraphs(`${before} of ${state.trials.length} are done. Rest as long as you like.`),
+    actions(button("Go on", () => { breaks.set(before, Math.round(Math.min(performance.now() - began, 86400000))); return trial(); })));
+  $("main").querySelector("button").focus();
 }
 
 // A guess is told right or wrong only once it is stored, so that nobody can ask first and answer then.
@@ -255,7 +294,10 @@ async function told(now) {
   while (unsent().some((answer) => answer.position === now.position)) { await send(); await sleep(20); }
   const right = verdicts.get(now.position);
   if (right === undefined) return trial();
-  show(right ? "Right" : "Not right", paragraphs(right ? "Your guess was right." : "It was the other picture."), actions(button("Go on", trial)));
+  verdict(right, trial);
+}
+function verdict(right, next) {
+  show(right ? "Right" : "Not right", paragraphs(right ? "Your guess was right." : "It was the other picture."), actions(button("Go on", next)));
   $("main").querySelector("button").focus();
 }
 
@@ -280,9 +322,9 @@ async function deliver() {
     } else if (reply.status === 401 || reply.status === 410) {
       return stopped(reply.facts);
     } else if (reply.status >= 400 && reply.status < 500 && reply.status !== 429 && reply.status !== 408) {
-      settle(answer);   // not an answer to this trial, so it is asked again
+      settle(answer);   // not an answer to this trial, so it is asked again, or what comes before it
       await refresh();
-      trial();
+      proceed();
     } else {
       blocked = "You are offline. Your answers are kept in this browser and sent when the connection is back.";
       note(blocked);
