@@ -84,22 +84,43 @@ def l1(a: Array, b: Array) -> Array:
     return np.abs(a.astype(np.float64) - b.astype(np.float64)).mean((1, 2, 3)) / 255
 
 
+@dataclass(frozen=True)
+class Nearness:
+    """Real images (n, f) in whitened features, and how far each lies from its neighbours, itself left out."""
+
+    reference: Array
+    scale: Array
+    centre: float
+    spread: float
+    neighbours: int
+
+    @classmethod
+    def among(cls, real: Array, neighbours: int = 5) -> Nearness:
+        scale = real.std(0) + 1e-9
+        own = _nearest(real / scale, real / scale, neighbours + 1)
+        return cls(real / scale, scale, float(own.mean()), float(own.std()), neighbours)
+
+    def of(self, features: Array) -> Array:
+        """``realism`` of stimuli (m, f)."""
+        return (_nearest(features / self.scale, self.reference, self.neighbours) - self.centre) / self.spread
+
+
 def realism(features: Array, real: Array, neighbours: int = 5) -> Array:
     """How far stimuli (m, f) lie from real images (n, f), in SD of the real images' own distances.
 
     The distance to the 5th nearest real image in whitened features; real images leave themselves out
     (the manifold idea of Kynkäänniemi et al. 2019). 0 is as near as a real image on average.
     """
-    scale = real.std(0) + 1e-9
-    reference = real / scale
-    own = _nearest(reference, reference, neighbours + 1)
-    return (_nearest(features / scale, reference, neighbours) - own.mean()) / own.std()
+    return Nearness.among(real, neighbours).of(features)
 
 
 def _nearest(queries: Array, reference: Array, k: int) -> Array:
-    squared = (queries**2).sum(1)[:, None] + (reference**2).sum(1)[None] - 2 * queries @ reference.T
-    k = min(k, len(reference))
-    return np.sqrt(np.clip(np.partition(squared, k - 1, axis=1)[:, k - 1], 0, None))
+    norms, k = (reference**2).sum(1)[None], min(k, len(reference))
+    found = [np.empty(0)]
+    for part in np.array_split(queries, max(1, len(queries) // 500)):
+        squared = (part**2).sum(1)[:, None] + norms - 2 * part @ reference.T
+        found.append(np.sqrt(np.clip(np.partition(squared, k - 1, axis=1)[:, k - 1], 0, None)))
+    return np.concatenate(found)
 
 
 def mark(images: Array) -> Array:

@@ -74,11 +74,40 @@ def _correlated(
     return values
 
 
+SHIFTS = np.linspace(-4, 4, 33)
+"""Shifts of a cause in SD that pictures are rendered anew with."""
+
+
 def render(factors: NDArray[np.float64], size: int, world: str = "faces") -> NDArray[np.uint8]:
     """Pictures of ``factors`` (n, k) in SD as ``(n, size, size, 3)`` 8-bit RGB."""
     factors = np.atleast_2d(factors)
     pictures = [SCENES[world](factors[k : k + 500], size) for k in range(0, len(factors), 500)]
     return np.concatenate(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8)
+
+
+def rises(
+    factors: NDArray[np.float64],
+    cause: str,
+    read: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
+    size: int,
+    world: str = "faces",
+) -> bool:
+    """Whether the reading ``read`` rises with ``cause`` in pictures with ``factors`` (n, k), on the median."""
+    return bool(np.median(np.polyfit(SHIFTS, _responses(factors, cause, read, size, world).T, 1)[0]) >= 0)
+
+
+def _responses(
+    factors: NDArray[np.float64],
+    cause: str,
+    read: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
+    size: int,
+    world: str,
+) -> NDArray[np.float64]:
+    """What each shift of the cause moves the reading by, (n, shifts)."""
+    moved = np.repeat(factors[:, None], len(SHIFTS), 1)
+    moved[:, :, WORLD_FACTORS[world].index(cause)] += SHIFTS
+    response = read(render(moved.reshape(-1, factors.shape[1]), size, world)).reshape(len(factors), -1)
+    return response - response[:, [len(SHIFTS) // 2]]
 
 
 def counterfactuals(
@@ -88,22 +117,22 @@ def counterfactuals(
     read: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
     size: int,
     world: str = "faces",
+    rising: bool | None = None,
 ) -> NDArray[np.uint8]:
     """The true counterfactuals (n, d, h, w, 3) of pictures with ``factors`` (n, k).
 
     ``cause`` alone changes, image by image, by as much as moves the judge's reading ``read`` by ``moves`` (n, d):
-    the yardstick of a stimulus is the picture that this same instrument finds as far away.
+    the yardstick of a stimulus is the picture that this same instrument finds as far away. ``rising`` as ``rises``
+    says; found on these pictures where it is not given.
     """
-    (n, k), d, column = factors.shape, moves.shape[1], WORLD_FACTORS[world].index(cause)
-    shifts = np.linspace(-4, 4, 33)
-    moved = np.repeat(factors[:, None], len(shifts), 1)
-    moved[:, :, column] += shifts
-    response = read(render(moved.reshape(-1, k), size, world)).reshape(n, -1)
-    response -= response[:, [len(shifts) // 2]]
-    if np.median(np.polyfit(shifts, response.T, 1)[0]) < 0:  # a cause that lowers the outcome
+    (n, k), d, shifts = factors.shape, moves.shape[1], SHIFTS
+    response = _responses(factors, cause, read, size, world)
+    if rising is None:
+        rising = bool(np.median(np.polyfit(shifts, response.T, 1)[0]) >= 0)
+    if not rising:  # a cause that lowers the outcome
         shifts, response = shifts[::-1], response[:, ::-1]
     truth = np.repeat(factors[:, None], d, 1)
-    truth[:, :, column] += [
+    truth[:, :, WORLD_FACTORS[world].index(cause)] += [
         np.interp(move, np.maximum.accumulate(row), shifts) for move, row in zip(moves, response, strict=True)
     ]
     return render(truth.reshape(-1, k), size, world).reshape(n, d, size, size, 3)

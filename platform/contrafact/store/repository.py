@@ -338,14 +338,17 @@ class Store:
                 lambda row: ids.get(tuple(row[c] for c in ("image_id", "direction_id", "arm", "draw", "dose"))),
             )  # fmt: skip
 
-    def stimuli(self, study_id: int) -> list[StimulusRecord]:
-        """The stimuli of a study, by image, direction, arm, draw and dose."""
+    def stimuli(
+        self, study_id: int, *, direction_id: int | None = None, image_ids: Sequence[int] | None = None
+    ) -> list[StimulusRecord]:
+        """The stimuli of a study, or those of one direction or of some images, by image, direction, arm, draw, dose."""
+        wanted = [m.Stimulus.study_id == study_id, m.Stimulus.stage_run_id.is_not(None)]
+        if direction_id is not None:
+            wanted.append(m.Stimulus.direction_id == direction_id)
+        if image_ids is not None:
+            wanted.append(m.Stimulus.image_id.in_(image_ids))
         with self._read() as session:
-            rows = session.scalars(
-                select(m.Stimulus)
-                .where(m.Stimulus.study_id == study_id, m.Stimulus.stage_run_id.is_not(None))
-                .order_by(*_in_order(m.Stimulus))
-            )
+            rows = session.scalars(select(m.Stimulus).where(*wanted).order_by(*_in_order(m.Stimulus)))
             return _records(StimulusRecord, rows)
 
     def stimuli_table(self, study_id: int) -> pd.DataFrame:
@@ -379,18 +382,22 @@ class Store:
         return self._table(query, floats, ("in_support", "rejected"))
 
     def put_cards(self, study_id: int, stage_run_id: int, cards: Iterable[CardRecord]) -> None:
-        """Writes cards by stimulus and judge; a known one is brought up to date."""
+        """Writes cards of a study's stimuli by stimulus and judge; a known one is brought up to date."""
+        cards = list(cards)
         with self._write() as session:
-            known = {
-                (stimulus_id, judge): card_id
-                for card_id, stimulus_id, judge in session.execute(
-                    select(m.Card.id, m.Card.stimulus_id, m.Card.judge_sha256)
-                    .join(m.Stimulus, m.Stimulus.id == m.Card.stimulus_id)
-                    .where(m.Stimulus.study_id == study_id)
-                )
-            }
-            rows = [_row(card, stage_run_id=stage_run_id) for card in cards]
-            _bulk(session, m.Card, rows, lambda row: known.get((row["stimulus_id"], row["judge_sha256"])))
+            for part in (cards[k : k + 500] for k in range(0, len(cards), 500)):
+                known = {
+                    (stimulus_id, judge): card_id
+                    for card_id, stimulus_id, judge in session.execute(
+                        select(m.Card.id, m.Card.stimulus_id, m.Card.judge_sha256)
+                        .join(m.Stimulus, m.Stimulus.id == m.Card.stimulus_id)
+                        .where(
+                            m.Stimulus.study_id == study_id, m.Card.stimulus_id.in_([card.stimulus_id for card in part])
+                        )
+                    )
+                }
+                rows = [_row(card, stage_run_id=stage_run_id) for card in part]
+                _bulk(session, m.Card, rows, lambda row: known.get((row["stimulus_id"], row["judge_sha256"])))  # noqa: B023
 
     def cards(self, study_id: int) -> list[CardRecord]:
         """The cards of a study's stimuli."""
