@@ -10,7 +10,7 @@ from contrafact import bundle, study
 from contrafact.errors import UserError
 from contrafact.store import open_store
 from contrafact.store.records import ImageRecord, StimulusRecord
-from contrafact.survey import batch, fielding
+from contrafact.survey import batch, behaviour, fielding
 
 ARMS = [("null", 0.0)] + [(arm, d) for arm in ("treated", "sham", "placebo") for d in (-1.5, -0.75, 0.75, 1.5)]
 
@@ -188,3 +188,21 @@ def test_seven_point_answers_stay_on_their_scale(ground, loaded, stimuli):
 def test_nothing_fielded_is_told(ground, loaded):
     with pytest.raises(UserError, match="has no batch yet"):
         fielding.trials_of(ground, 1, loaded.study)
+
+
+def test_what_people_did_beside_answering_is_counted_and_excludes_nobody():
+    wording = {"trust": "one two three four five six seven eight nine ten", "why": "Why?"}
+    rows = [(1, 0, p, "trust", 50.0 if p < 9 else 51.0, None, 900.0 if p else 950.0, int(p in (2, 5)), None) for p in range(12)]
+    rows += [(1, 0, p, "why", np.nan, "so", 900.0, int(p in (2, 5)), 30 * (p == 3)) for p in range(12)]
+    rows += [(2, 1, p, "trust", float(p), None, 299.0 if p == 4 else 1200.0, np.nan, np.nan) for p in range(12)]
+    columns = ["participant", "list_number", "position", "question", "value", "text", "response_ms", "away", "pasted"]
+    found = behaviour.flags(pd.DataFrame(rows, columns=columns), wording)
+    # The first person needs a second for the ten words of the first trial; the second has not been watched by a page.
+    expected = pd.DataFrame({
+        "participant": [1, 2], "answers": [24, 12], "away": [2.0, np.nan], "pasted": [1.0, np.nan], "hasty": [1, 1], "longest_run": [9, 1],
+    })  # fmt: skip
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+    told = {words.split(" ")[0]: rest for words, *rest in behaviour.told(found)}
+    assert told["left"] == ["1 of 1", "2 times"] and told["gave"] == ["1 of 2", "longest run 9"] and told["answered"] == ["2 of 2", "2 times"]
+    unseen = behaviour.told(found.assign(away=np.nan, pasted=np.nan))
+    assert unseen[0][1:] == ("not recorded", "not recorded"), "nothing is called zero that nobody counted"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
@@ -13,6 +14,7 @@ from contrafact.run.engine import run_study
 from contrafact.service.app import build
 from contrafact.store import models as m
 from contrafact.store import open_store
+from contrafact.survey.behaviour import flags
 
 
 def entered(client: TestClient, who: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -35,6 +37,7 @@ def visit(client: TestClient, who: str, design: str, prefer: Any) -> list[Any]:
         body = {"key": f"{who}-answer-number-{trial['position']}", "position": trial["position"], "values": values, "response_ms": 800}
         if state["breaks"] and trial["position"] == state["breaks"]:
             body["break_ms"] = 5000
+        body |= {"pasted": {"why": 12}, "away": 1} if trial is state["trials"][0] else {}
         replies.append(client.post("/api/answer", json=body, headers=headers))
     return replies
 
@@ -65,6 +68,9 @@ def test_several_pictures_are_shown_answered_and_traced(side_by_side: Any, desig
         assert choices.groupby("rating_id")["chosen"].sum().eq(1).all()
         first = choices[choices["question"].isin(["neat", "neat_best"])]
         assert (first[first["chosen"]]["place"] == first["place"].max()).all() and first["participant"].nunique() == 1
+        beside = [choices, store.texts_table(study_id)] if design == "guess" else [choices]
+        seen = flags(pd.concat([table[table["place"] == 0] for table in beside]), {})
+        assert seen["away"].tolist() == [1] and (design != "guess" or seen["pasted"].tolist() == [1])
         if design == "guess":
             right = [reply.json()["right"] for reply in replies]
             told = first[first["chosen"]].sort_values("position")

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
@@ -17,6 +18,7 @@ from contrafact.service.field import Field
 from contrafact.store import models as m
 from contrafact.store.visits import Visits
 from contrafact.study.schema import Practice
+from contrafact.survey.behaviour import flags
 
 pytestmark = pytest.mark.parametrize(
     "fielded", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
@@ -48,7 +50,7 @@ class Person:
         trial = self.state["trials"][place]
         values = {"attention": value} if trial["picture"] is None else {"groomed": value, "warm": 3}
         body = {"key": key or self.key(place), "position": trial["position"],
-                "values": values, "moves": {}, "response_ms": 900.0, "answered_at": "2026-03-02T09:14:07Z"}  # fmt: skip
+                "values": values, "moves": {}, "away": 2 * (place == 3), "response_ms": 900.0, "answered_at": "2026-03-02T09:14:07Z"}  # fmt: skip
         return self.client.post("/api/answer", json=body, headers=self.headers)
 
     def key(self, place: int) -> str:
@@ -60,6 +62,10 @@ class Person:
     def everything(self) -> Any:
         self.understand()
         return [self.answer(place) for place in range(len(self.state["trials"]))][-1]
+
+
+def people_seen(fielded: Any) -> pd.DataFrame:
+    return flags(fielded.store.ratings_table(fielded.study_id), {"groomed": "How well-groomed?"})
 
 
 def stored(fielded: Any) -> int:
@@ -77,6 +83,8 @@ def test_a_whole_visit_is_in_the_tables_that_the_analysis_reads(fielded: Any, cl
     assert len(person.now()["code"]) == 8
     ratings = fielded.store.ratings_table(fielded.study_id)
     assert len(ratings) == 10 and set(ratings["value"]) == {70.0, 3.0} and set(ratings["response_ms"]) == {900.0}
+    seen = people_seen(fielded)
+    assert seen.loc[0, ["answers", "hasty"]].tolist() == [10, 0] and seen.loc[0, "away"] in (0, 1) and seen["pasted"].isna().all()
     assert fielded.store.batches(fielded.study_id)[-1].done == 1
     assert len(fielded.store.finished_participants(fielded.study_id)) == 1
 

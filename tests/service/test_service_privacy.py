@@ -89,3 +89,10 @@ def test_no_raw_id_in_anything_that_leaves_and_deletion_still_verifies(
         after = raw_store.execute("SELECT count(*) FROM commitment WHERE salt IS NOT NULL").fetchone()[0]
         assert before - after == 11
         assert raw_store.execute("SELECT count(*) FROM panel_id").fetchone() == (2,)
+        raw_store.execute("UPDATE panel_id SET delete_after = '2001-01-01 00:00:00.000000'")
+    expire = ["survey", "expire", str(fielded.path)]
+    assert told([*expire, "--dry-run"], capsys)["expired"] == told(expire, capsys)["expired"] == 2
+    assert told(expire, capsys)["expired"] == 0 and told(["verify", str(fielded.path)], capsys)
+    with sqlite3.connect(database) as raw_store:
+        assert raw_store.execute("SELECT count(*) FROM panel_id").fetchone() == (0,)
+        assert raw_store.execute("SELECT detail FROM audit WHERE action = 'expiry'").fetchall() == [('{"panel_ids": 2}',)]

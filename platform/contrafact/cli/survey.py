@@ -1,4 +1,4 @@
-"""``contrafact survey export | import | serve | simulate``."""
+"""``contrafact survey export | import | serve | expire | simulate | ask``."""
 
 from __future__ import annotations
 
@@ -152,6 +152,22 @@ def register(app: typer.Typer) -> None:
                     text=f"The field is closed: {field.done()} participants have finished, as many as the study asks for.",
                     then=then,
                 )
+
+    @verbs.command()
+    def expire(
+        file: StudyFile,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and delete nothing.")] = False,
+        workspace: Workspace = None,
+        as_json: Json = False,
+    ) -> None:
+        """Deletes the panel's ids whose retention is over; answers, keyed hashes and the chain stay."""
+        with _opened(file) as (_, store, study_id, __):
+            over, left, day = store.expire(study_id, dry_run=dry_run)
+        then = f"contrafact verify {file}"
+        on = day.date().isoformat() if day else None
+        told = f"{over} ids of the panel {'would be' if dry_run else 'are'} deleted; {left} stay" + (f", the first until {on}." if on else ".")
+        result = {"expired": over, "left": left, "next_day": on, "dry_run": dry_run, "next": then}
+        answer(result, as_json=as_json, text=told, then=then)
 
     @verbs.command()
     def simulate(

@@ -27,6 +27,7 @@ from contrafact.stats.reliability import (
 )
 from contrafact.stats.statement import Statement
 from contrafact.study.schema import NUMBERS, Hypothesis, Study
+from contrafact.survey import behaviour
 from contrafact.survey.analysis import evidence
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ def gather(
     verdicts = Counter(review.verdict for review in store.reviews(study_id))
     return reading(
         study, {**facts, "review": dict(verdicts)}, files, ratings=store.ratings_table(study_id),
-        choices=store.choices_table(study_id), repeats=store.repeats_table(study_id), stimuli=store.stimuli_table(study_id),
-        provenance=provenance,
+        choices=store.choices_table(study_id), texts=store.texts_table(study_id), repeats=store.repeats_table(study_id),
+        stimuli=store.stimuli_table(study_id), provenance=provenance,
     )  # fmt: skip
 
 
@@ -121,6 +122,7 @@ def reading(
     *,
     ratings: pd.DataFrame | None = None,
     choices: pd.DataFrame | None = None,
+    texts: pd.DataFrame | None = None,
     repeats: pd.DataFrame | None = None,
     stimuli: pd.DataFrame | None = None,
     provenance: Sequence[tuple[str, str]] = (),
@@ -128,8 +130,8 @@ def reading(
     """As ``gather``, from tables in memory.
 
     ``facts`` are those of the finished stages by name; sections whose facts are missing are left out and named in
-    ``absent``. ``ratings`` as for ``stats.dose.analyse``, ``choices`` as ``Store.choices_table``, ``repeats`` as
-    ``Store.repeats_table``; ``stimuli`` has ``image``, ``direction``, ``arm``, ``draw``, ``dose``, ``pixels_sha256`` and,
+    ``absent``. ``ratings`` as for ``stats.dose.analyse``, ``choices``, ``texts`` and ``repeats`` as the
+    tables of ``Store`` of these names; ``stimuli`` has ``image``, ``direction``, ``arm``, ``draw``, ``dose``, ``pixels_sha256`` and,
     where known, ``judge_dose``.
     """
     found = facts.get("analyse", {})
@@ -142,7 +144,8 @@ def reading(
         judged = pd.DataFrame(gate["by_dose"])
         figures += [judge_by_dose(rows, str(name)) for name, rows in judged.groupby("direction", sort=True)]
     strips = tuple(_strips(stimuli, files)) if stimuli is not None and files is not None and len(stimuli) else ()
-    models, quality, counts = _models(study, facts), _quality(gate), _counts(facts)
+    models, quality = _models(study, facts), _quality(gate)
+    counts = (*_counts(facts), *_behaviour(study, ratings, choices, texts))
     seen = pitfalls(ratings, _bounds(study)) if ratings is not None else ()
     if warning := facts.get("field", {}).get("left", {}).get("warning"):
         seen = (warning, *seen)
@@ -530,6 +533,17 @@ def _counts(facts: Facts) -> tuple[Table, ...]:
         *_plain("Images and stimuli", stimuli, ("what", "count")),
         *_plain("People", people | left, ("what", "count")),
     )
+
+
+def _behaviour(study: Study, *tables: pd.DataFrame | None) -> Iterable[Table]:
+    """What people did beside answering, which leaves nobody out."""
+    some = [table[table["place"] == 0] for table in tables if table is not None and len(table) and "away" in table]
+    if some and study.survey is not None:
+        people = behaviour.flags(pd.concat(some), {question.name: question.text for question in study.survey.asked})
+        yield Table(
+            "Behaviour (nobody is left out for it; the frozen rules alone leave people out)", ("what", "people", "how often"),
+            tuple(behaviour.told(people)),
+        )  # fmt: skip
 
 
 def _checked(study: Study, statements: Sequence[Statement]) -> Iterable[str]:

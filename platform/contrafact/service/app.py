@@ -5,7 +5,7 @@
     POST /api/consent         {link}                      a list on lease; from here on things are kept
     POST /api/comprehension   {attempt, answers}
     GET  /api/state
-    POST /api/answer          {key, position, values, moves, response_ms, answered_at}
+    POST /api/answer          {key, position, values, moves, response_ms, answered_at, away, pasted}
     POST /api/forget          deletes everything of this person
     GET  /picture/NAME.png
 
@@ -90,6 +90,8 @@ class Answer(Body):
     response_ms: Annotated[float, Field(ge=0, le=LONGEST_MS)]
     answered_at: datetime | None = None
     break_ms: Annotated[float, Field(ge=0, le=LONGEST_MS)] | None = None
+    away: Annotated[int, Field(ge=0, le=10_000)] = 0
+    pasted: Annotated[dict[Name, Annotated[int, Field(ge=0, le=1_000_000)]], Field(max_length=50)] = {}
 
 
 class Refused(Exception):
@@ -286,6 +288,7 @@ def build(
     async def about(request: Request) -> dict[str, Any]:
         return {
             "study": study.study, "title": study.title, "consent": desk.texts.consent, "contact": desk.texts.contact,
+            "retention_days": desk.texts.retention_days,
             "parameters": list(desk.provider.entry), "minutes": desk.survey.pay.minutes,
         }  # fmt: skip
 
@@ -343,7 +346,10 @@ def build(
             raise Refused(422, "answered_at: a time with its zone")
         await desk.withdrawn()
         taken = await desk.writer.take(
-            Given(number, trial.id, given.key, values, given.moves, given.response_ms, given.answered_at, given.break_ms)
+            Given(
+                number, trial.id, given.key, values, given.moves, given.response_ms, given.answered_at, given.break_ms,
+                given.away, given.pasted,
+            )
         )
         if taken.fate == "refused":
             raise _why((await desk.visit(number)).status)

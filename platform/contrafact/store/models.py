@@ -364,7 +364,8 @@ class Rating(Base):
     """``value`` is a number on the scale, or the place, from 1, of the picture that was chosen; free text is in ``text``.
     ``at`` is the server's clock. From the participant service also: ``submission_key``, made in the browser for one
     trial; ``answered_at`` by the participant's clock; ``moves``, how often the answer was moved before it was given;
-    ``break_ms``, how long the break before the trial was, where there was one (``response_ms`` begins after it)."""
+    ``break_ms``, how long the break before the trial was, where there was one (``response_ms`` begins after it);
+    ``away``, how often the page was left while the trial stood; ``pasted``, how many signs were pasted into a free text."""
 
     __tablename__ = "rating"
     __table_args__ = (
@@ -381,6 +382,8 @@ class Rating(Base):
     answered_at: Mapped[datetime | None]
     moves: Mapped[int | None]
     break_ms: Mapped[float | None]
+    away: Mapped[int | None]
+    pasted: Mapped[int | None]
 
 
 class Visit(Base):
@@ -541,4 +544,6 @@ rating_provenance = Table(
     Column("kind", Text),
     Column("target", Number()),
     Column("chosen", Boolean),
+    Column("away", Integer),
+    Column("pasted", Integer),
 )

@@ -571,6 +571,21 @@ class Store:
             session.delete(person)
             return _append(session, study_id, "deletion", {"why": why, "digests": digests})
 
+    def expire(self, study_id: int, *, dry_run: bool = False) -> tuple[int, int, datetime | None]:
+        """Deletes the panel's ids whose day is over and notes in the audit how many; or only counts them.
+
+        Returns how many are over, how many stay, and the day of the next of these. Answers and keyed hashes stay, and
+        with them the chain.
+        """
+        with self._write() as session:
+            own = select(m.PanelId.delete_after).join(m.Participant).where(m.Participant.study_id == study_id)
+            days = session.scalars(own.order_by(m.PanelId.delete_after)).all()
+            now = m.now()
+            left = [day for day in days if day >= now]
+            if not dry_run:
+                expire(session, study_id, now)
+            return len(days) - len(left), len(left), left[0] if left else None
+
     # The survey
 
     def salt(self, study_id: int) -> bytes:
@@ -1166,6 +1181,17 @@ def _put_lists(session: Session, batch_id: int, lists: Mapping[int, ListRow]) ->
     ]
     if shown:
         session.execute(insert(m.TrialStimulus), shown)
+
+
+def expire(session: Session, study_id: int, now: datetime) -> None:
+    """Deletes the panel's ids of a study whose day is over, and leaves their number in the audit."""
+    people = select(m.Participant.id).where(m.Participant.study_id == study_id)
+    over = (m.PanelId.delete_after < now, m.PanelId.participant_id.in_(people))
+    gone = session.scalars(select(m.PanelId.id).where(*over)).all()
+    if gone:
+        session.execute(delete(m.PanelId).where(*over))
+        detail = {"panel_ids": len(gone)}
+        session.add(m.Audit(study_id=study_id, actor="retention", action="expiry", detail=detail, at=now))
 
 
 def _batch(study_id: int, name: str | None) -> Select[m.Batch]:

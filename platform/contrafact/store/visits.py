@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, insert, literal, select, update
+from sqlalchemy import func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from contrafact.store import models as m
-from contrafact.store.repository import Store
+from contrafact.store.repository import Store, expire
 from contrafact.survey import allocation
 
 
@@ -46,8 +46,9 @@ class Shown:
 
 @dataclass(frozen=True)
 class Given:
-    """The answers to one trial, under a key made in the browser. ``values``, numbers or free texts, and ``moves``
-    are by question; ``break_ms`` is the break before the trial, None where there was none."""
+    """The answers to one trial, under a key made in the browser. ``values``, numbers or free texts, ``moves`` and
+    ``pasted`` (signs) are by question; ``break_ms`` is the break before the trial, None where there was none; ``away`` is
+    how often the page was left."""
 
     visit: int
     trial: int
@@ -57,6 +58,8 @@ class Given:
     response_ms: float
     answered_at: datetime | None
     break_ms: float | None = None
+    away: int = 0
+    pasted: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Visits:
         """
         now = m.now()
         with self._store._write() as session:
-            session.execute(delete(m.PanelId).where(m.PanelId.delete_after < now))
+            expire(session, self._study, now)
             person = session.scalar(
                 select(m.Participant).where(
                     m.Participant.study_id == self._study, m.Participant.pid_hash == pid_hash
@@ -304,7 +307,8 @@ class Visits:
                     "trial_id": one.trial, "question_id": self._questions[question], "at": now,
                     "value": None if isinstance(value, str) else value, "text": value if isinstance(value, str) else None,
                     "response_ms": one.response_ms, "submission_key": one.key, "answered_at": one.answered_at,
-                    "moves": one.moves.get(question), "break_ms": one.break_ms,
+                    "moves": one.moves.get(question), "break_ms": one.break_ms, "away": one.away,
+                    "pasted": one.pasted.get(question, 0) if isinstance(value, str) else None,
                 }
                 for one in good if one.trial not in before for question, value in one.values.items()
             ]  # fmt: skip

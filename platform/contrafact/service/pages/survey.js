@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 const AHEAD = 12;           // pictures loaded before they are needed
 const query = Object.fromEntries(new URLSearchParams(location.search));
 let about, link, state, tries = 0, sending = null, blocked = "";
+let away = 0;                 // how often this page was left while the trial stood
 const pictures = new Map();
 const verdicts = new Map();   // of guesses, by position
 const breaks = new Map();     // milliseconds, by the number of trials before
@@ -91,8 +92,12 @@ const answered = () => new Set([...state.answered, ...unsent().map((answer) => a
 // Pages in their order
 
 function consent() {
-  show(about.title, paragraphs(about.consent), element("p", { class: "small" }, `Questions? ${about.contact}`),
+  show(about.title, paragraphs(about.consent), element("p", { class: "small" }, kept()), element("p", { class: "small" }, `Questions? ${about.contact}`),
     actions(button("I do not agree", declined, "quiet"), button("I agree", async () => enter(await insist("/api/consent", { link })))));
+}
+function kept() {
+  const until = new Date(Date.now() + 86400000 * about.retention_days).toISOString().slice(0, 10);
+  return `The id in your link is kept apart from your answers and deleted after ${about.retention_days} days (${until}).`;
 }
 const declined = () => show("Thank you", paragraphs("You have not taken part, and nothing was kept. You may close this page."));
 
@@ -179,10 +184,12 @@ function choice(question, changed, several) {
 }
 
 function words(question, changed) {
-  const input = element("textarea", { id: question.name, rows: 3, maxlength: 2000, oninput: () => changed() });
+  let pasted = 0;
+  const input = element("textarea", { id: question.name, rows: 3, maxlength: 2000, oninput: () => changed(),
+    onpaste: (event) => { pasted += Math.min(event.clipboardData?.getData("text").length ?? 1, 100000); } });
   return {
     node: element("div", {}, element("label", { class: "question", for: question.name }, question.text), input),
-    value: () => input.value.trim() || null, moves: () => 0, focus: () => input.focus({ preventScroll: true }),
+    value: () => input.value.trim() || null, moves: () => 0, pasted: () => pasted, focus: () => input.focus({ preventScroll: true }),
   };
 }
 
@@ -241,6 +248,7 @@ async function ask(now, title, take) {
   const problem = element("p", { class: "problem", role: "alert" });
   const form = element("form", { novalidate: true }, controls.map((control) => control.node), problem, actions(submit));
   let shownAt = 0, given = false;
+  away = 0;
   form.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.target !== submit && event.target.tagName !== "TEXTAREA") { event.preventDefault(); form.requestSubmit(); }
     if (controls.length === 1 && controls[0].choose && /^[1-7]$/.test(event.key)) controls[0].choose(Number(event.key));
@@ -252,7 +260,8 @@ async function ask(now, title, take) {
     given = true;
     take({ values: Object.fromEntries(controls.map((control) => [control.question.name, control.value()])),
       moves: Object.fromEntries(controls.map((control) => [control.question.name, control.moves()])),
-      response_ms: Math.round(performance.now() - shownAt) });
+      pasted: Object.fromEntries(controls.filter((control) => control.pasted).map((control) => [control.question.name, control.pasted()])),
+      away, response_ms: Math.round(performance.now() - shownAt) });
   });
   const pictures = images.length > 1 ? [element("div", { class: "several" }, images.map((image, place) =>
     element("figure", {}, image, element("figcaption", { "aria-hidden": "true" }, String(place + 1)))))] : images;
@@ -411,6 +420,7 @@ async function start() {
 
 addEventListener("online", () => state?.token && send());
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+document.addEventListener("visibilitychange", () => { if (document.visibilityState === "hidden") away += 1; });
 document.addEventListener("visibilitychange", async () => {   // another tab may have gone on
   if (document.visibilityState !== "visible" || state?.status !== "trials" || state.preview) return;
   const before = state.answered.length;
