@@ -346,7 +346,7 @@ def controls(
         size = torch.zeros(edits[part].shape[:2])
         own = Edited(edits[part], size, size)
         away = arms.sham(bench.denoiser, path, noise, keep)
-        shams.append(arms.matched(bench.denoiser, path, away, own, signs, mask_quantile=0.9).images)
+        shams.append(arms.matched(bench.denoiser, path, away, own, signs).images)
     sham = decode.to_uint8(torch.cat(shams).flatten(0, 1).numpy()).reshape(treated.shape)
     n, d = treated.shape[:2]
     moved = judges.judge.read(sham.reshape(n * d, *sham.shape[2:]))[:, 0].reshape(n, d)

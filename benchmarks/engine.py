@@ -134,7 +134,7 @@ class Bench:
     def _sham(self, denoiser: Any, path: Inverted, made: Edited, keep: list[Reader]) -> None:
         noise = torch.from_numpy(seeds.normal(tuple(path.x[0].shape), 1, "engine", "sham"))
         away = arms.sham(denoiser, path, noise, keep)
-        arms.matched(denoiser, path, away, made, DOSES, mask_quantile=QUANTILE)
+        arms.matched(denoiser, path, away, made, DOSES)
 
     def bare(self, calls: Calls) -> None:
         """The same evaluations, and nothing else."""

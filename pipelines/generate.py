@@ -576,10 +576,7 @@ def _edits(
     read, steer = instruments.reads(direction.target), instruments.steers(direction.target)
     hold = [instruments.steers(held) for held in direction.hold]
     path = _bounded(study, direction, instruments, rows, regions)
-    kept: dict[str, Any] = {
-        "mask_quantile": options.change_quantile,
-        "style": mask.style(options.style) if options.style else None,
-    }
+    style = mask.style(options.style) if options.style else None
     target = torch.from_numpy(reach.astype(np.float32))
     treated = edit(
         denoiser,
@@ -589,7 +586,8 @@ def _edits(
         target,
         reading_change([read]),
         corrections=options.secant_steps,
-        **kept,
+        mask_quantile=options.change_quantile,
+        style=style,
         bounds=_bounds(direction),
     )
     numbers = np.array([seeds.integer(study.seed, "draw", key) for key in keys])
@@ -602,14 +600,14 @@ def _edits(
         away = arms.sham(denoiser, path, pictures, [steer, *hold])
         results["sham"] = (
             numbers % 2**31,
-            arms.matched(denoiser, path, away, treated, signs, **kept),
+            arms.matched(denoiser, path, away, treated, signs, style=style),
         )
     if permuted is not None:
         draw = numbers % study.arms.placebo
         along = arms.placebo(denoiser, path, permuted.raw, torch.from_numpy(draw), hold)
         results["placebo"] = (
             draw,
-            arms.matched(denoiser, path, along, treated, signs, **kept),
+            arms.matched(denoiser, path, along, treated, signs, style=style),
         )
     return results
 

@@ -212,7 +212,7 @@ def test_controls_are_matched_to_the_treated_pixel_norm() -> None:
         denoiser, path, Guidance(left_half), target, target, reading_change([left_half]), corrections=1
     )
     noise = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5))
-    sham = arms.matched(denoiser, path, arms.sham(denoiser, path, noise, [left_half]), treated, doses, mask_quantile=0)
+    sham = arms.matched(denoiser, path, arms.sham(denoiser, path, noise, [left_half]), treated, doses)
     permuted = lambda z: torch.stack([right_half(z), left_half(z) - right_half(z)], 1)
     placebo = arms.matched(
         denoiser,
@@ -220,7 +220,6 @@ def test_controls_are_matched_to_the_treated_pixel_norm() -> None:
         arms.placebo(denoiser, path, permuted, torch.tensor([0, 1, 0, 1]), []),
         treated,
         doses,
-        mask_quantile=0,
     )
     source = x.repeat_interleave(3, 0)
     norm = pixel_norm(treated.images.flatten(0, 1), source).view(4, 3)[:, [0, 2]]

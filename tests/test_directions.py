@@ -299,7 +299,7 @@ def test_a_sham_is_orthogonal_to_guide_and_held(name: str) -> None:
     noise = torch.randn(path.x[0].shape, generator=torch.Generator().manual_seed(3))
     moved = {}
     for keep in ((), (left, right)):
-        sham = arms.matched(model, path, arms.sham(model, path, noise, keep), treated, doses, mask_quantile=0)
+        sham = arms.matched(model, path, arms.sham(model, path, noise, keep), treated, doses)
         flat, source = sham.images.flatten(0, 1), x.repeat_interleave(3, 0)
         norms = [pixel_norm(each, source).view(n, 3)[:, ::2] for each in (flat, treated.images.flatten(0, 1))]
         assert float((norms[0] / norms[1] - 1).abs().max()) < 0.1

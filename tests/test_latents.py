@@ -122,7 +122,7 @@ def test_controls_are_matched_in_pixels() -> None:
         arms.sham(conditional(), path, noise, [left]),
         arms.placebo(conditional(), path, permuted, torch.tensor([0, 1]), []),
     ):
-        made = arms.matched(conditional(), path, control, treated, DOSES, mask_quantile=0)
+        made = arms.matched(conditional(), path, control, treated, DOSES)
         norms = [pixel_norm(each.images[:, 2], pictures()) for each in (made, treated)]
         assert torch.allclose(norms[0], norms[1], rtol=0.15), norms
 

@@ -2,8 +2,10 @@
 
 *Sham*: a fresh random direction for every image, along which the guide's and the held covariates' readings stay.
 *Placebo*: the direction of a guide trained on permuted labels, another permutation for every image as long as there
-are any. Both pass through the same inversion, replay and mask as the treated arm and are matched to it, image by image
-and dose by dose, on the RMS change of the final pixels.
+are any. Both pass through the same inversion, replay, given region and style as the treated arm and are matched to it,
+image by image and dose by dose, on the RMS change of the final pixels. The treated arm's automatic mask keeps where an
+edit is strongest, since that is what it aims at; a control aims at nothing, and cut like that its change would end at
+an edge that no picture has (a detector trained on raw and sham pictures then finds sham pictures, and none else).
 
 A control that looks broken where the treated picture looks whole is no control. So neither pushes pixels: both ask
 the denoiser how its clean estimate follows when the noisy image moves a little along the direction. By Tweedie's
@@ -102,15 +104,13 @@ def matched(
     treated: Edited,
     doses: Tensor,
     *,
-    mask_quantile: float,
     style: Style | None = None,
 ) -> Edited:
     """The control's edits at every dose, on the treated arm's pixel norm, with the sign of the dose."""
     n, d = treated.strength.shape
     sources = path.sources.repeat_interleave(d, 0)
     norm = pixel_norm(treated.images.flatten(0, 1), sources).view(n, d) * (doses != 0)
-    # A quarter of the image takes most of the change under a mask; the first correction mends the rest.
-    start = 4 * norm * doses.sign()
+    start = norm * doses.sign()
     return edit(
         denoiser,
         path,
@@ -119,7 +119,6 @@ def matched(
         norm,
         pixel_norm,
         corrections=6,
-        mask_quantile=mask_quantile,
         style=style,
         tolerance=0.05,
         bounds=(0.02, 50.0),
