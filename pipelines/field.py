@@ -39,6 +39,7 @@ def run(context: Context) -> dict[str, Any]:
         "participants": participants,
         "ratings": int((answers["question"] != batch.ATTENTION).sum()) - repeats,
         **({"repeats": repeats} if study.survey.repeats else {}),
+        **_turned_away(context),
         "excluded": fielding.exclude(store, study_id, study, name),
         "left": _left(context, name, stimuli),
         "registration": registration,
@@ -81,6 +82,14 @@ def _left(context: Context, name: str, stimuli: pd.DataFrame) -> dict[str, Any]:
     arm = ["/".join(sorted({arms[one] for one in shown})) or None for shown in trials["shown"]]
     table, warning = leaving(trials.assign(arm=arm))
     return {"by_arm": table.to_dict("records"), "warning": warning}
+
+
+def _turned_away(context: Context) -> dict[str, Any]:
+    """People who got no list by their answers to the screening questions, where the study asks some."""
+    survey = context.study.survey
+    if survey is None or survey.service is None or not survey.service.screening:
+        return {}
+    return {"turned_away": {why: len(people) for why, people in context.store.turned_away(context.study_id).items()}}
 
 
 def _wait_for_visits(context: Context, name: str) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -31,7 +31,9 @@ from contrafact.panels.links import PROVIDERS, arrival, done_link, entry_link
 from contrafact.panels.prolific import OutcomeUnknown, Prolific
 from contrafact.store import open_store
 from contrafact.store.records import ImageRecord, StimulusRecord
+from contrafact.store.visits import Screened, Visits
 from contrafact.survey import batch, fielding
+from contrafact.survey.batch import keyed
 
 TOKEN, SECRET = "token-of-a-researcher", b"webhook-secret"
 PANEL = """  panel:
@@ -269,6 +271,12 @@ def test_what_the_panel_says_is_set_beside_the_answers_and_whole_lists_are_appro
     assert [fake.people[one]["status"] for one in (good, wrong, early)] == ["APPROVED", "AWAITING REVIEW", "AWAITING REVIEW"]
     panel.screen_out(at_prolific, [early], 0.5)
     assert fielded.reconcile(store, panel, 1, at_prolific)["statuses"]["SCREENED_OUT"] == 1
+
+    away = [fake.comes(number, code=prolific.completion_codes(store.salt(1))["SCREENED_OUT"]) for number in (200, 201)]
+    pid, day = keyed(store.salt(1), "participant", fake.people[away[0]]["participant_id"]), timedelta(days=1)
+    visits = Visits(store, 1, store.batches(1)[-1].name)
+    visits.begin(pid, "raw", lease=day, keep=day, screened=Screened({"age": "young"}, False, {}))
+    assert fielded.to_screen_out(store, panel, 1, at_prolific) == away[:1], "the code alone proves nothing"
 
 
 def test_prolifics_own_file_is_set_beside_the_answers(store, loaded, tmp_path, capsys):

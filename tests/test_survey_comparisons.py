@@ -241,6 +241,11 @@ def test_a_perfect_difference_set_is_found():
         ("design: guess, compare: [[treated, sham]], questions: [{name: a, text: How?, scale: choice}]", "'compare' with design guess"),
         ("design: guess, repeats: 3, questions: [{name: a, text: How?, scale: choice}]", "'repeats' with design guess"),
         (
+            "participants: 9, questions: [{name: a, text: How?}], "
+            + "service: {screening: [{name: b, text: Old?, options: [y, n], quotas: {y: 4, n: 4}}]}",
+            "room for 8 people, while survey.participants is 9",
+        ),
+        (
             "design: between_arm, questions: [{name: a, text: How?}], service: {practice: {trials: 1}}",
             "practice on the study's own pictures with design between_arm",
         ),

@@ -343,6 +343,42 @@ def test_axe_finds_nothing_on_any_page(server: Server, browser: Any, scheme: Any
     context.close()
 
 
+def test_pages_of_who_is_turned_away(side_by_side: Any, page: Any) -> None:
+    age = "{name: age, text: How old are you?, options: [young, middle, old], admit: [middle, old], quotas: {middle: 1}}"
+    made = side_by_side("pairs", 3, 4, pages=f"    screening: [{age}]\n")
+    server = Server(made)
+
+    def answered(who: str, what: str) -> None:
+        opened(page, server, who)
+        page.get_by_role("button", name="I agree", exact=True).click()
+        page.get_by_role("heading", name="First a few questions").wait_for()
+        page.get_by_label(what).check()
+        page.get_by_role("button", name="Go on").click()
+
+    try:
+        opened(page, server, "ann")
+        page.get_by_role("button", name="I agree", exact=True).click()
+        page.get_by_role("heading", name="First a few questions").wait_for(), clean(page)
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_text("Please answer every question.").wait_for(), clean(page)
+        page.get_by_label("young").check()
+        kept(page, "screening")
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_text("this study is not for you").wait_for(), clean(page)
+        assert page.locator("#code").inner_text() and not page.get_by_role("button").count()
+        for who, what in (("ben", "middle"), ("cid", "old"), ("dee", "old")):
+            answered(who, what)
+            page.get_by_role("heading", name="How it works").wait_for()
+        answered("eva", "middle")
+        page.get_by_role("heading", name="Enough people have taken part").wait_for(), clean(page)
+        answered("fay", "old")
+        page.get_by_role("heading", name="All places are taken").wait_for(), clean(page)
+        assert page.problems == []
+    finally:
+        server.kill()
+        made.store.close()
+
+
 @pytest.mark.parametrize("design", ["pairs", "guess", "best_worst"])
 def test_several_pictures_by_keyboard_alone(side_by_side: Any, page: Any, design: str) -> None:
     made = side_by_side(design, 3, 4, pages="    practice: {trials: 1}\n    breaks: 2\n" if design == "guess" else "")

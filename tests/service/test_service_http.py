@@ -17,7 +17,7 @@ from contrafact.service.app import HEADERS, build
 from contrafact.service.field import Field
 from contrafact.store import models as m
 from contrafact.store.visits import Visits
-from contrafact.study.schema import Practice
+from contrafact.study.schema import Practice, Screening
 from contrafact.survey.behaviour import flags
 
 pytestmark = pytest.mark.parametrize(
@@ -157,6 +157,38 @@ def test_practice_on_a_folder_of_pictures_is_shown_and_never_kept(fielded: Any, 
         assert stored(fielded) == 0 and person.understand()["status"] == "trials"
         person.answer(0)
         assert Person(client).state["practice"] == [], "who has begun is past it"
+
+
+def test_screening_sends_away_and_quotas_are_never_overfilled(fielded: Any) -> None:
+    ages = Screening(name="age", text="How old are you?", options=("young", "middle", "old"), admit=("middle", "old"), quotas={"middle": 1})
+    asked = fielded.loaded.study
+    pages = asked.survey.service.model_copy(update={"screening": (ages,)})
+    asked = asked.model_copy(update={"survey": asked.survey.model_copy(update={"service": pages})})
+    with TestClient(build(fielded.store, fielded.files, fielded.study_id, asked, fielded.batch)) as client:
+
+        def come(raw: str, age: str | None) -> dict[str, Any]:
+            body = {"link": {"participant": raw}} | ({"screening": [age]} if age else {})
+            return dict(client.post("/api/consent", json=body).json())
+
+        questions = [{"text": "How old are you?", "options": ["young", "middle", "old"]}]
+        assert come("ann", None) == {"status": "screening", "screening": questions} and stored(fielded) == 0
+        assert "error" in come("ann", "ancient")
+        away = come("ann", "young")
+        assert away["status"] == "unfit" and len(away["code"]) == 8 and away["trials"] == []
+        assert come("ann", "old")["status"] == "unfit", "nobody answers anew"
+        first = come("ben", "middle")
+        assert first["status"] == "instructions" and come("cid", "middle")["status"] == "full"
+        assert come("dee", "old")["status"] == "instructions"
+        early = {"key": "k" * 20, "position": 0, "values": {"attention": 5}, "response_ms": 5}
+        told = client.post("/api/answer", json=early, headers={"Authorization": f"Bearer {away['token']}"})
+        assert told.status_code == 410 and "ended for you" in told.json()["error"]
+        with fielded.store._write() as session:  # an hour passes for the one who held the place
+            visit = int(first["token"].split(".")[0])
+            session.execute(update(m.Visit).where(m.Visit.id == visit).values(lease_until=m.now() - timedelta(hours=1)))
+        assert come("eva", "middle")["status"] == "instructions", "a place that is left is given again"
+        assert come("cid", "middle")["status"] == "full"
+        assert {why: len(people) for why, people in fielded.store.turned_away(fielded.study_id).items()} == {"unfit": 1, "full": 1}
+        assert client.post("/api/consent", json={"link": {}, "screening": ["young"]}).json() == {"status": "unfit"}, "a preview keeps nothing"
 
 
 def test_a_preview_keeps_nothing(fielded: Any, client: TestClient) -> None:

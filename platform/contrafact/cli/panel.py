@@ -96,7 +96,10 @@ def register(app: typer.Typer) -> None:
     @verbs.command(name="screen-out")
     def screen_out(
         file: StudyFile,
-        submissions: Annotated[list[str], typer.Argument(metavar="SUBMISSION...", help="Ids of submissions.")],
+        submissions: Annotated[
+            list[str] | None,
+            typer.Argument(metavar="[SUBMISSION...]", help="Ids; without any, whom the screening questions turned away."),
+        ] = None,
         amount: Annotated[float, typer.Option(min=0.1, max=50, help="What each gets, in major units.")] = 0.1,
         workspace: Workspace = None,
         as_json: Json = False,
@@ -105,10 +108,13 @@ def register(app: typer.Typer) -> None:
         from contrafact.panels import fielded
 
         with _opened(file) as (loaded, store, study_id, settings), _prolific(settings) as panel:
-            panel.screen_out(fielded.published(store, panel, study_id, loaded.study), submissions, amount)
-            store.add_audit(study_id, "panel", "screen-out", {"submissions": len(submissions), "amount": amount})
+            panel_study = fielded.published(store, panel, study_id, loaded.study)
+            chosen = submissions or fielded.to_screen_out(store, panel, study_id, panel_study)
+            if chosen:
+                panel.screen_out(panel_study, chosen, amount)
+                store.add_audit(study_id, "panel", "screen-out", {"submissions": len(chosen), "amount": amount})
         then = f"contrafact panel reconcile {file}"
-        answer({"screened_out": len(submissions), "next": then}, as_json=as_json, text=f"{len(submissions)} screened out.", then=then)
+        answer({"screened_out": len(chosen), "next": then}, as_json=as_json, text=f"{len(chosen)} screened out.", then=then)
 
     @verbs.command()
     def bonus(

@@ -29,6 +29,8 @@ class Ground(ledger.Ground, Protocol):
 
     def finished_participants(self, study_id: int) -> set[str]: ...
 
+    def turned_away(self, study_id: int) -> Mapping[str, set[str]]: ...
+
 
 def draft_request(ground: Ground, study_id: int, study: Study) -> prolific.Request:
     """The request that makes the draft of the newest batch. Raises UserError where there is none, or it is simulated."""
@@ -91,6 +93,19 @@ def to_approve(ground: Ground, panel: Prolific, study_id: int, panel_study: str)
         else:
             others += 1
     return good, others
+
+
+def to_screen_out(ground: Ground, panel: Prolific, study_id: int, panel_study: str) -> list[str]:
+    """Submissions that await review of people whom the screening questions turned away, with the code of that page."""
+    salt = ground.salt(study_id)
+    people, code = set().union(*ground.turned_away(study_id).values()), prolific.completion_codes(salt)["SCREENED_OUT"]
+    return [
+        str(submission["id"])
+        for submission in panel.submissions(panel_study)
+        if prolific.status_of(submission) == "AWAITING_REVIEW"
+        and _person(salt, submission) in people
+        and (submission.get("study_code") or submission.get("entered_code")) == code
+    ]
 
 
 def read_bonuses(path: Path) -> dict[str, int]:

@@ -26,7 +26,9 @@ CODES = {
     "NO_CONSENT": [{"action": "REQUEST_RETURN", "return_reason": "No consent was given."}],
     "FAILED_ATTENTION_CHECK": [{"action": "MANUALLY_REVIEW"}],
     "INCOMPATIBLE_DEVICE": [{"action": "REQUEST_RETURN", "return_reason": "The device cannot show the study."}],
+    "SCREENED_OUT": [{"action": "MANUALLY_REVIEW"}],
 }
+"""Ways to end, with what Prolific does then; who is screened out by the study's own questions is paid by a person."""
 
 
 class OutcomeUnknown(UserError):
@@ -162,6 +164,7 @@ def draft_request(study: Study, batch: str, salt: bytes) -> Request:
         )
     panel, pay = survey.panel, survey.pay
     codes = completion_codes(salt)
+    screens = survey.service is not None and bool(survey.service.screening)
     return Request("POST", "/api/v1/studies/", {
         "name": study.title,
         "internal_name": internal_name(study, batch),
@@ -169,9 +172,10 @@ def draft_request(study: Study, batch: str, salt: bytes) -> Request:
         "external_study_url": entry_link(PROVIDERS["prolific"], panel.address),
         "prolific_id_option": "url_parameters",
         "completion_codes": [
-            {"code": codes[kind], "code_type": kind, "actor": "participant", "actions": actions}
-            for kind, actions in CODES.items()
+            {"code": codes[kind], "code_type": "OTHER" if kind == "SCREENED_OUT" else kind, "actor": "participant", "actions": actions}
+            for kind, actions in CODES.items() if kind != "SCREENED_OUT" or screens
         ],
+        **({"is_custom_screening": True} if screens else {}),
         "total_available_places": survey.participants,
         "estimated_completion_time": max(1, round(pay.minutes)),
         "maximum_allowed_time": round(panel.maximum_minutes or max(2 + 3 * pay.minutes, 20)),

@@ -333,6 +333,9 @@ _LABELS = {
     "in_support": "images in support",
     "out_of_support": "images out of support, not edited",
     "doses_not_reached": "doses that the guide's reading misses by more than a quarter",
+    "turned_away": "given no list by their answers to the screening questions",
+    "unfit": "screened out",
+    "full": "quota full",
     "repeats": "answers to trials shown a second time (reliability alone)",
     "keep": "stimuli kept by reviewers",
     "reject": "stimuli rejected by reviewers",
@@ -524,7 +527,7 @@ def _counts(facts: Facts) -> tuple[Table, ...]:
         for key in keys
         if key in source
     }
-    people = {key: field[key] for key in ("participants", "ratings", "repeats", "excluded") if key in field}
+    people = {key: field[key] for key in ("participants", "ratings", "repeats", "turned_away", "excluded") if key in field}
     left = {
         f"left at a picture of the arm {NAMES.get(row['arm'], row['arm'])}": f"{row['left']} of {row['reached']} reached"
         for row in field.get("left", {}).get("by_arm", ()) if row["left"]

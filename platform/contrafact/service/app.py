@@ -2,7 +2,7 @@
 
     GET  /                    the page
     POST /api/arrive          {link}                      who is there already goes on where they were
-    POST /api/consent         {link}                      a list on lease; from here on things are kept
+    POST /api/consent         {link, screening}           a list on lease; from here on things are kept
     POST /api/comprehension   {attempt, answers}
     GET  /api/state
     POST /api/answer          {key, position, values, moves, response_ms, answered_at, away, pasted}
@@ -20,7 +20,7 @@ import hmac
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -42,7 +42,7 @@ from contrafact.panels.prolific import completion_codes
 from contrafact.service.writer import Writer
 from contrafact.store import Store
 from contrafact.store.files import Files
-from contrafact.store.visits import Given, Shown, Visit, Visits
+from contrafact.store.visits import Given, Screened, Shown, Visit, Visits
 from contrafact.study.load import practice_files
 from contrafact.study.schema import NUMBERS, Study, at_once
 from contrafact.survey.batch import ATTENTION, LONGEST_MS, LONGEST_TEXT, attention_text, keyed
@@ -53,6 +53,7 @@ LARGEST_BODY = 16_384
 BURST, PER_SECOND = 30.0, 5.0  # requests of one person
 SEATS = 5_000  # people whose lists are kept in memory
 PREVIEW = "preview"
+TURNED_AWAY = ("unfit", "full")  # by answers to the screening questions
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -73,6 +74,10 @@ class Body(BaseModel):
 
 class Arrive(Body):
     link: Link
+
+
+class Consent(Arrive):
+    screening: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10)] | None = None
 
 
 class Comprehension(Body):
@@ -119,7 +124,7 @@ class Desk:
         self.writer = Writer(self.visits, self.lease)
         self.salt = store.salt(study_id)
         self.provider = PROVIDERS[self.survey.panel.provider if self.survey.panel else "link"]
-        self.code = completion_codes(self.salt)["COMPLETED"]
+        self.codes = completion_codes(self.salt)
         self.names = {one: keyed(self.salt, "picture", one, length=20) for one in self.visits.pictures()}
         self.pixels = {self.names[one]: sha for one, sha in self.visits.pictures().items()}
         self.practice = {
@@ -195,6 +200,8 @@ class Desk:
         }  # fmt: skip
         if status == "screened_out":
             return facts
+        if status in TURNED_AWAY:
+            return facts | self.finish(link, "SCREENED_OUT")
         withdrawn = await self.withdrawn()
         answered = set() if visit is None or visit.assignment is None else await run_in_threadpool(
             self.visits.answered, visit.assignment
@@ -210,8 +217,23 @@ class Desk:
             facts["practice"] = await run_in_threadpool(self._practice, self.texts.practice.trials, visit.assignment if visit else None)
         return facts
 
-    def finish(self, link: dict[str, str] | None) -> dict[str, Any]:
-        return {"code": self.code, "return": done_link(self.provider, self.code, link or {})}
+    def finish(self, link: dict[str, str] | None, kind: str = "COMPLETED") -> dict[str, Any]:
+        """The code of a way to end, and the panel's link for it; one that names no code says that people are done."""
+        back = kind == "COMPLETED" or "{code}" in self.provider.done
+        return {"code": self.codes[kind], "return": done_link(self.provider, self.codes[kind], link or {}) if back else ""}
+
+    def screened(self, given: Sequence[str] | None) -> Screened | None:
+        """What answers to the screening questions mean; None where nothing is asked. Raises Refused where they are none."""
+        asked = self.texts.screening
+        if not asked:
+            return None
+        if given is None or len(given) != len(asked) or any(one not in each.options for one, each in zip(given, asked, strict=True)):
+            raise Refused(422, "screening: one of the options of each question is asked for.")
+        both = list(zip(given, asked, strict=True))
+        return Screened(
+            {each.name: one for one, each in both}, all(one in each.admitted for one, each in both),
+            {each.name: each.quotas[one] for one, each in both if one in each.quotas},
+        )  # fmt: skip
 
     def _trial(self, trial: Shown) -> dict[str, Any]:
         if trial.kind == "attention":
@@ -303,14 +325,22 @@ def build(
         return {"status": "consent"} if found is None else await desk.state(found, link)
 
     async def consent(request: Request) -> dict[str, Any]:
-        link = (await _read(request, Arrive)).link
-        who = arrival(desk.provider, link)
+        given = await _read(request, Consent)
+        who, link = arrival(desk.provider, given.link), given.link
+        pid = "" if who.preview else keyed(desk.salt, "participant", who.participant)
+        if pid:
+            desk.slow_down(pid)
+            if (found := await run_in_threadpool(desk.visits.find, pid)) is not None:
+                return await desk.state(found, link)
+        if desk.texts.screening and given.screening is None:
+            questions = [{"text": one.text, "options": one.options} for one in desk.texts.screening]
+            return {"status": "screening", "screening": questions}
+        screened = desk.screened(given.screening)
         if who.preview:
-            return await desk.state(None)
-        pid = keyed(desk.salt, "participant", who.participant)
-        desk.slow_down(pid)
+            return {"status": "unfit"} if screened and not screened.fit else await desk.state(None)
         keep = timedelta(days=desk.texts.retention_days)
-        found = await desk.writer.do(partial(desk.visits.begin, pid, who.participant, lease=desk.lease, keep=keep))
+        begin = partial(desk.visits.begin, pid, who.participant, lease=desk.lease, keep=keep, screened=screened)
+        found = await desk.writer.do(begin)
         if found is None:
             return {"status": "full"}
         if not desk.texts.comprehension and found.status == "instructions":
@@ -334,7 +364,12 @@ def build(
 
     async def answer(request: Request) -> dict[str, Any]:
         number, given = desk.known(request), await _read(request, Answer)
-        seat = desk._seats.get(number or 0) or await desk.seat(None if number is None else await desk.visit(number))
+        seat = desk._seats.get(number or 0)
+        if seat is None:
+            visit = None if number is None else await desk.visit(number)
+            if visit is not None and visit.assignment is None:
+                raise _why(visit.status)
+            seat = await desk.seat(visit)
         trial = seat.get(given.position)
         if trial is None:
             raise Refused(404, "There is no such trial in this list.")
@@ -411,7 +446,7 @@ def _why(status: str) -> Refused:
     """Why a visit of this status has no trial to answer."""
     if status == "instructions":
         return Refused(403, "The questions on the instructions come first.")
-    if status == "screened_out":
+    if status in ("screened_out", *TURNED_AWAY):
         return Refused(410, "The survey has ended for you; nothing more is asked.")
     return Refused(410, "This list is no longer yours. Please open your link again.")
 

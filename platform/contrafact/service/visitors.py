@@ -28,13 +28,14 @@ from contrafact import seeds
 from contrafact.service.app import Desk, build
 from contrafact.store import Store
 from contrafact.store.files import Files
-from contrafact.study.schema import Study
+from contrafact.study.schema import Screening, Study
 from contrafact.survey import respondents
 
 MISHAPS = ("double_click", "two_tabs", "bad_network", "reload")
 """A double click on every answer; a second tab that answers the same trial otherwise; replies that never arrive; the
 page loaded anew between two trials."""
 PLAIN = "plain"
+ENDS = ("done", "left", "full", "unfit", "screened_out")
 AT_ONCE = 64  # simulated people of one study
 PATIENCE = 600.0  # seconds that somebody tries again until the server answers
 BREAK_MS = 20_000.0  # a simulated break
@@ -60,6 +61,7 @@ class Visitor:
     knows: Sequence[str]  # answers to the comprehension questions
     rng: np.random.Generator
     mishap: str = PLAIN
+    screening: Sequence[str] = ()  # answers to the screening questions
     think: Callable[[], float] | None = None  # seconds before each answer
     acknowledged: dict[int, dict[str, float | str]] = field(default_factory=dict)
     timings: list[tuple[float, float]] = field(default_factory=list)
@@ -71,10 +73,10 @@ class Visitor:
         self._client = httpx.AsyncClient(base_url=self.address, timeout=15, verify=_tls(), trust_env=False)
 
     async def visit(self) -> str:
-        """Returns done, left, full or screened_out; raises TimeoutError where the server stays away."""
+        """Returns done, left, full, unfit or screened_out; raises TimeoutError where the server stays away."""
         try:
             state = await self.arrive()
-            return state["status"] if state["status"] in ("full", "screened_out") else await self.answer_all(state)
+            return state["status"] if state["status"] in ENDS[2:] else await self.answer_all(state)
         finally:
             await self._client.aclose()
 
@@ -83,6 +85,8 @@ class Visitor:
         state = await self._facts("/api/arrive", {"link": self.link})
         if state["status"] == "consent":
             state = await self._facts("/api/consent", {"link": self.link})
+        if state["status"] == "screening":
+            state = await self._facts("/api/consent", {"link": self.link, "screening": list(self.screening)})
         self.token = state.get("token", "")
         if state["status"] == "instructions":
             state |= await self._facts("/api/comprehension", {"attempt": 1, "answers": list(self.knows)})
@@ -197,12 +201,13 @@ def people(
         return respond
 
     knows = [one.answer for one in survey.service.comprehension]
+    answers = [_admitted(one, survey.participants, study.seed) for one in survey.service.screening]
     for number in range(survey.participants):
         rng = seeds.generator(study.seed, "visitors", replication, number)
         mishap = str(rng.choice(MISHAPS)) if rng.random() < who.mishaps else PLAIN
         ids = (f"simulated-{number}", f"{number + 1:024x}", f"{number + 1}")
         link = {desk.provider.participant: next(one for one in ids if re.fullmatch(desk.provider.pattern, one))}
-        yield Visitor(address, link, responding(number), knows, rng, mishap)
+        yield Visitor(address, link, responding(number), knows, rng, mishap, [each[number] for each in answers])
 
 
 def field_simulated(
@@ -229,7 +234,7 @@ def field_simulated(
 
     with serving(build(store, files, study_id, study, batch, practice)) as address:
         ends = asyncio.run(all_of_them(address))
-    return {end: ends.count(end) for end in ("done", "left", "full", "screened_out")}
+    return {end: ends.count(end) for end in ENDS}
 
 
 @contextmanager
@@ -247,6 +252,12 @@ def serving(app: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def _admitted(question: Screening, people: int, seed: int) -> list[str]:
+    """What each of so many people answers to a screening question: something that goes on, within the quotas."""
+    pool = [option for option in question.admitted for _ in range(min(question.quotas.get(option, people), people))]
+    return [pool[k] for k in seeds.generator(seed, "screening", question.name).permutation(len(pool))[:people]]
 
 
 def _asked_for(text: str) -> float:

@@ -387,7 +387,8 @@ class Rating(Base):
 
 
 class Visit(Base):
-    """A person at the participant service; ``status`` is instructions, trials, done or screened_out. The list is
+    """A person at the participant service; ``status`` is instructions, trials, done, screened_out (the instructions were
+    not understood), unfit (by the answers to ``screening``) or full (enough people gave these answers). The list is
     theirs until ``lease_until``, which every answer moves on."""
 
     __tablename__ = "visit"
@@ -398,6 +399,7 @@ class Visit(Base):
     status: Mapped[str] = mapped_column(String(16))
     tries: Mapped[int]
     consented: Mapped[datetime]
+    screening: Mapped[dict[str, Any]]
     lease_until: Mapped[datetime]
 
 

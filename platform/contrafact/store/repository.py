@@ -885,6 +885,16 @@ class Store:
         with self._read() as session:
             return set(session.scalars(query))
 
+    def turned_away(self, study_id: int) -> dict[str, set[str]]:
+        """Keyed hashes of people whom the participant service gave no list, by their answers to the screening questions:
+        ``unfit``, or ``full`` where enough people gave the same."""
+        found: dict[str, set[str]] = {"unfit": set(), "full": set()}
+        query = select(m.Visit.status, m.Participant.pid_hash).join(m.Participant).where(m.Participant.study_id == study_id)
+        with self._read() as session:
+            for status, pid_hash in session.execute(query.where(m.Visit.status.in_(found))):
+                found[status].add(pid_hash)
+        return found
+
     def plan_payments(self, study_id: int, reason: str, currency: str, amounts: Mapping[str, int]) -> None:
         """Writes bonuses by submission (keyed hash) and minor units that are not there yet. Raises UserError where one
         is there with another amount."""

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Literal
 
-from sqlalchemy import func, insert, literal, select, update
+from sqlalchemy import and_, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -23,12 +23,22 @@ from contrafact.survey import allocation
 
 @dataclass(frozen=True)
 class Visit:
-    """One person at the service; ``status`` is instructions, trials, done or screened_out."""
+    """One person at the service; ``status`` is instructions, trials, done, screened_out, unfit or full."""
 
     id: int
     status: str
     tries: int
     assignment: int | None
+
+
+@dataclass(frozen=True)
+class Screened:
+    """Somebody's answers to the screening questions, by name; whether such people go on; and how many of an answer there
+    may be, for those of the answers that are bounded."""
+
+    answers: Mapping[str, str]
+    fit: bool
+    quotas: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -105,10 +115,13 @@ class Visits:
             row = session.get(m.Visit, visit)
             return None if row is None or row.batch_id != self._batch else _visit(row)
 
-    def begin(self, pid_hash: str, raw: str, *, lease: timedelta, keep: timedelta) -> Visit | None:
+    def begin(
+        self, pid_hash: str, raw: str, *, lease: timedelta, keep: timedelta, screened: Screened | None = None
+    ) -> Visit | None:
         """Somebody consents: their visit with a list on lease, or the one they have; None where the batch is full.
 
-        Panels' ids whose day is over are deleted on the way.
+        Who is not fit, or comes when as many as the quota allows have finished or hold a list, has a visit without a list,
+        so that nobody can answer anew. Panels' ids whose day is over are deleted on the way.
         """
         now = m.now()
         with self._store._write() as session:
@@ -124,23 +137,40 @@ class Visits:
                 )
                 if row is not None:
                     return _visit(row)
-            assignment = self._lease(session, now)
-            if assignment is None:
+            turned_away = self._turned_away(session, screened, now) if screened else None
+            assignment = None if turned_away else self._lease(session, now)
+            if assignment is None and not turned_away:
                 return None
             if person is None:
                 person = m.Participant(study_id=self._study, pid_hash=pid_hash, simulated=self._simulated)
                 session.add(person)
                 session.flush()
-            assignment.participant_id, assignment.started, assignment.status = person.id, now, "started"
-            if session.scalar(select(m.PanelId.id).where(m.PanelId.participant_id == person.id)) is None:
-                session.add(m.PanelId(participant_id=person.id, raw=raw, delete_after=now + keep))
+            if assignment is not None:
+                assignment.participant_id, assignment.started, assignment.status = person.id, now, "started"
+                if session.scalar(select(m.PanelId.id).where(m.PanelId.participant_id == person.id)) is None:
+                    session.add(m.PanelId(participant_id=person.id, raw=raw, delete_after=now + keep))
             row = m.Visit(
-                batch_id=self._batch, participant_id=person.id, assignment_id=assignment.id, status="instructions",
-                tries=0, consented=now, lease_until=now + lease,
+                batch_id=self._batch, participant_id=person.id, assignment_id=assignment and assignment.id,
+                status=turned_away or "instructions", tries=0, consented=now, lease_until=now + lease,
+                screening=dict(screened.answers) if screened else {},
             )  # fmt: skip
             session.add(row)
             session.flush()
             return _visit(row)
+
+    def _turned_away(self, session: Session, screened: Screened, now: datetime) -> str | None:
+        """Why somebody gets no list by their answers, None where they do."""
+        if not screened.fit:
+            return "unfit"
+        if screened.quotas:
+            # Whoever else is given a list of this batch waits until this one is given.
+            session.execute(select(m.Batch.id).where(m.Batch.id == self._batch).with_for_update())
+            live = or_(m.Visit.status == "done", and_(m.Visit.status.in_(("instructions", "trials")), m.Visit.lease_until >= now))
+            there = session.scalars(select(m.Visit.screening).where(m.Visit.batch_id == self._batch, live)).all()
+            for name, most in screened.quotas.items():
+                if sum(one.get(name) == screened.answers[name] for one in there) >= most:
+                    return "full"
+        return None
 
     def _lease(self, session: Session, now: datetime) -> m.Assignment | None:
         own = m.Assignment.batch_id == self._batch

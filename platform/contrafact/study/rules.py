@@ -301,10 +301,26 @@ def _survey(raw: Raw) -> Iterator[Finding]:
                 yield _unknown(("survey", "respondents", "reads"), reads, factors)
         yield from _repeated(raw, "name", "survey", "questions")
         yield from _design(survey)
+        yield from _screening(survey)
         practice = _at(survey, "service", "practice")
         if survey.get("design") == "between_arm" and isinstance(practice, dict) and practice.get("folder") is None:
             allowed = "a folder of other pictures: another list's would show people another arm"
             yield Finding(("survey", "service", "practice"), "practice on the study's own pictures with design between_arm", allowed)
+
+
+def _screening(survey: Raw) -> Iterator[Finding]:
+    """Quotas that cannot be filled."""
+    here: Loc = ("survey", "service", "screening")
+    wanted = survey.get("participants", schema.Survey.model_fields["participants"].default)
+    for index in range(len(_items(survey, *here[1:]))):
+        try:
+            one = schema.Screening.model_validate(_section(survey, *here[1:], index))
+        except ValueError:
+            continue
+        if type(wanted) is int and one.room is not None and one.room < wanted:
+            found = f"room for {one.room} people, while survey.participants is {wanted}"
+            yield Finding((*here, index, "quotas"), found, f"quotas that add up to {wanted} or more")
+    yield from _repeated(survey, "name", "service", "screening", under=("survey",))
 
 
 def _design(survey: Raw) -> Iterator[Finding]:
@@ -419,11 +435,11 @@ def _arms_off(raw: Raw) -> set[str]:
     return {name for name in ("sham", "placebo") if name in arms and arms[name] in (False, 0)}
 
 
-def _repeated(raw: Raw, key: str, *loc: str) -> Iterator[Finding]:
+def _repeated(raw: Raw, key: str, *loc: str, under: Loc = ()) -> Iterator[Finding]:
     seen: set[str] = set()
     for index in range(len(_items(raw, *loc))):
         word = _at(raw, *loc, index, key)
         if isinstance(word, str) and word in seen:
-            yield Finding((*loc, index, key), f"{shown(word)} a second time", f"each {key} once")
+            yield Finding((*under, *loc, index, key), f"{shown(word)} a second time", f"each {key} once")
         elif isinstance(word, str):
             seen.add(word)

@@ -471,11 +471,14 @@ class Panel(Part):
     filters: tuple[dict[str, Any], ...] = Field(default=(), description="filters as Prolific's API takes them")
 
 
+Option = Annotated[str, Field(min_length=1, max_length=200)]
+
+
 class Comprehension(Part):
     """A question on the instructions; ``answer`` is the option that shows that they were understood."""
 
     text: Annotated[str, Field(min_length=3, max_length=500)]
-    options: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=2, max_length=8)]
+    options: Annotated[tuple[Option, ...], Field(min_length=2, max_length=8)]
     answer: str
 
     @model_validator(mode="after")
@@ -483,6 +486,33 @@ class Comprehension(Part):
         if self.answer not in self.options or len(set(self.options)) != len(self.options):
             raise ValueError("different options, and `answer` as one of them")
         return self
+
+
+class Screening(Part):
+    """A question before anybody has a list: who may go on, and how many of each answer."""
+
+    name: Name
+    text: Annotated[str, Field(min_length=3, max_length=500)]
+    options: Annotated[tuple[Option, ...], Field(min_length=2, max_length=20)]
+    admit: Annotated[tuple[Option, ...], Field(min_length=1, description="answers that go on; absent: all")] | None = None
+    quotas: dict[Option, Count] = Field(default={}, description="participants of an answer at most; absent: no bound")
+
+    @model_validator(mode="after")
+    def _among(self) -> Screening:
+        if len(set(self.options)) != len(self.options) or not set(self.admitted) <= set(self.options):
+            raise ValueError("different options, and `admit` from among them")
+        if not set(self.quotas) <= set(self.admitted):
+            raise ValueError("`quotas` of answers that go on")
+        return self
+
+    @property
+    def admitted(self) -> tuple[str, ...]:
+        return self.options if self.admit is None else self.admit
+
+    @property
+    def room(self) -> int | None:
+        """How many people the quotas let in, None where an answer has no bound."""
+        return sum(self.quotas.values()) if set(self.quotas) == set(self.admitted) else None
 
 
 class Practice(Part):
@@ -499,6 +529,7 @@ class Service(Part):
     paragraphs."""
 
     consent: Annotated[str, Field(min_length=20, max_length=20_000, description="what people agree to")]
+    screening: Annotated[tuple[Screening, ...], Field(max_length=10)] = ()
     instructions: Annotated[str, Field(min_length=10, max_length=20_000)]
     comprehension: Annotated[tuple[Comprehension, ...], Field(max_length=10)] = ()
     practice: Practice | None = None
@@ -553,6 +584,7 @@ class Survey(Part):
         return () if service is None else tuple(
             sentence
             for wanted, sentence in (
+                (service.screening, "Screening questions and their quotas: set them at the panel."),
                 (service.practice, "The practice trials: build them there."),
                 (service.breaks, "The breaks: build them there."),
             )

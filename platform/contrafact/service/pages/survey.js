@@ -99,6 +99,26 @@ function kept() {
   const until = new Date(Date.now() + 86400000 * about.retention_days).toISOString().slice(0, 10);
   return `The id in your link is kept apart from your answers and deleted after ${about.retention_days} days (${until}).`;
 }
+const screening = (questions) => choose("First a few questions", "They tell whether this study is for you.", questions, "Go on",
+  async (answers) => enter(await insist("/api/consent", { link, screening: answers })));
+
+// A page of questions with one answer each; `take` is given the answers once all are there.
+function choose(title, introduction, questions, label, take) {
+  const form = element("form", { novalidate: true });
+  questions.forEach((one, number) => {
+    form.append(element("fieldset", {}, element("legend", {}, one.text), one.options.map((text) =>
+      element("label", { class: "option" }, element("input", { type: "radio", name: `c${number}`, value: text }), text))));
+  });
+  const problem = element("p", { class: "problem", role: "alert" });
+  form.append(problem, actions(element("button", {}, label)));
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("submit", once(async () => {
+    const answers = questions.map((_, number) => new FormData(form).get(`c${number}`));
+    if (answers.includes(null)) problem.textContent = "Please answer every question.";
+    else await take(answers);
+  }));
+  show(title, paragraphs(introduction), form);
+}
 const declined = () => show("Thank you", paragraphs("You have not taken part, and nothing was kept. You may close this page."));
 
 function instructions() {
@@ -107,17 +127,7 @@ function instructions() {
 }
 
 function comprehension() {
-  const form = element("form", { novalidate: true });
-  state.comprehension.forEach((one, number) => {
-    form.append(element("fieldset", {}, element("legend", {}, one.text), one.options.map((text) =>
-      element("label", { class: "option" }, element("input", { type: "radio", name: `c${number}`, value: text }), text))));
-  });
-  const problem = element("p", { class: "problem", role: "alert" });
-  form.append(problem, actions(element("button", {}, "Check my answers")));
-  form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("submit", once(async () => {
-    const answers = state.comprehension.map((_, number) => new FormData(form).get(`c${number}`));
-    if (answers.includes(null)) { problem.textContent = "Please answer every question."; return; }
+  choose("Two minutes of care", "These questions check that the instructions are clear.", state.comprehension, "Check my answers", async (answers) => {
     const { status, facts } = await insist("/api/comprehension", { attempt: tries + 1, answers });
     if (status !== 200) return stopped(facts);
     tries += 1;
@@ -125,8 +135,7 @@ function comprehension() {
     if (state.status !== "instructions") return proceed();
     show("Not quite", paragraphs("At least one answer was not right. Please read the instructions again; you have one more try."),
       actions(button("Read again", instructions)));
-  }));
-  show("Two minutes of care", paragraphs("These questions check that the instructions are clear."), form);
+  });
 }
 
 function vas(question, changed) {
@@ -365,16 +374,19 @@ async function finish() {
   done();
 }
 
-function done() {
+const done = () => ended("Thank you", state.debrief);
+const unfit = () => ended("Thank you", "By your answers this study is not for you, so it ends here. Please tell the panel so with the code below; this has no bad consequence for you.");
+const enough = () => ended("Enough people have taken part", "As many people with answers like yours as were wanted have taken part already, so the survey ends here. Please tell the panel so with the code below; this has no bad consequence for you.");
+function ended(title, text) {
   $("progress").hidden = true;
   const code = state.code ? [element("p", {}, "Your completion code:"), element("p", { class: "code", id: "code" }, state.code)] : [];
   const back = state.return ? actions(element("a", { class: "button", href: state.return }, "Return to the panel")) : null;
-  show("Thank you", paragraphs(state.debrief), code, back ?? "", element("p", { class: "small" }, `Questions? ${about.contact}`));
+  show(title, paragraphs(text), code, back ?? "", element("p", { class: "small" }, `Questions? ${about.contact}`));
 }
 
 // Deletion stands below every page once something is kept, so that the person's own link is all it takes.
 function removal() {
-  const wanted = Boolean(state?.token) && !state.preview && state.status !== "screened_out";
+  const wanted = Boolean(state?.token) && !state.preview && ["instructions", "trials", "done"].includes(state.status);
   const ask = () => show("Delete everything?", paragraphs("All your answers and your id are deleted for good, and the survey ends. This cannot be undone."),
     actions(button("Keep them", proceed, "quiet"), button("Delete", forget)));
   $("footer").replaceChildren(...(wanted ? [button("Withdraw and delete my answers", ask, "quiet")] : []));
@@ -394,8 +406,9 @@ const full = () => show("All places are taken", paragraphs("Thank you for coming
 
 function enter({ status, facts }) {
   if (status !== 200) return stopped(facts);
-  if (facts.status === "full") return full();
+  if (facts.status === "full" && !facts.token) return full();
   if (facts.status === "consent") return consent();
+  if (facts.status === "screening") return screening(facts.screening);
   state = facts;
   tries = 2 - facts.tries_left || 0;
   proceed();
@@ -404,6 +417,8 @@ function proceed() {
   note("");
   removal();
   if (state.status === "screened_out") return screenedOut();
+  if (state.status === "unfit") return unfit();
+  if (state.status === "full") return enough();
   if (state.status === "instructions") return instructions();
   if (state.status === "done") return done();
   send();
