@@ -156,10 +156,12 @@ def panel(address, slept):
 
 
 @pytest.fixture
-def loaded(tmp_path):
+def loaded(tmp_path, request):
     text = (bundle.folder("studies") / "templates" / "faces_world.yaml").read_text().replace("NAME", "small")
     text = text.replace("participants: 60", "participants: 4").replace("trials_per_participant: 52", "trials_per_participant: 13")
     path = tmp_path / "small.yaml"
+    if getattr(request, "param", "") == "guess":
+        text = text.replace("scale: vas", "scale: choice").replace("survey:\n", "survey:\n  design: guess\n  pay: {bonus: 0.05}\n", 1)
     path.write_text(text.replace("survey:\n", "survey:\n" + PANEL, 1))
     return study.load(path)
 
@@ -368,6 +370,23 @@ def test_the_verb_pays_only_the_sum_that_was_shown(store, loaded, fake, address,
         rows.write_text(text.replace("ab,1,25", "ab,1.255"))
         with pytest.raises(UserError, match=sentence):
             fielded.read_bonuses(rows)
+
+
+@pytest.mark.parametrize("loaded", ["guess"], indirect=True)
+def test_right_guesses_are_counted_from_the_answers_and_paid_once(store, loaded, fake, address, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CONTRAFACT_PROLIFIC_URL", address)
+    monkeypatch.setenv("CONTRAFACT_PROLIFIC_TOKEN", TOKEN)
+    file, approved, waiting = str(loaded.path), fake.comes(1, "APPROVED"), fake.comes(2)
+    answered(store, loaded, tmp_path, [fake.people[one]["participant_id"] for one in (approved, waiting)])
+    assert set(store.right_guesses(1, "trust").values()) == {13}
+    assert _run(["panel", "draft", file]) == 0
+    assert _run(["panel", "bonus", file]) == 0
+    assert "1 bonuses, 0.65 GBP in all. Nothing was paid." in capsys.readouterr().out
+    assert _run(["panel", "bonus", file, "--reason", "again"]) == 2 and not fake.money
+    assert _run(["panel", "bonus", file, "--total", "0.65"]) == 0 and _run(["panel", "bonus", file, "--total", "0.65"]) == 2
+    fake.people[waiting]["status"] = "APPROVED"
+    assert _run(["panel", "bonus", file, "--total", "0.65"]) == 0
+    assert [amount for _, amount in fake.money] == [0.65, 0.65] and len({person for person, _ in fake.money}) == 2
 
 
 def signed(body, timestamp=None, event="e1", at="2026-03-02T09:20:00Z", secret=SECRET):

@@ -250,6 +250,7 @@ def test_a_perfect_difference_set_is_found():
             "practice on the study's own pictures with design between_arm",
         ),
         ("questions: [{name: a, text: How?}], service: {practice: {trials: 3, folder: .}}", "with 0 pictures; allowed: 3 pictures at least"),
+        ("questions: [{name: a, text: How?}], pay: {bonus: 0.05}", "a bonus with design within_image"),
         ("trials_per_participant: 9, repeats: 5, questions: [{name: a, text: How?}]", "at most 4, half of trials_per_participant"),
     ],
 )

@@ -44,12 +44,13 @@ def visit(client: TestClient, who: str, design: str, prefer: Any) -> list[Any]:
 
 @pytest.mark.parametrize("design", ["guess", "best_worst"])
 def test_several_pictures_are_shown_answered_and_traced(side_by_side: Any, design: str) -> None:
-    made = side_by_side(design, 3, 4, pages="    practice: {trials: 1}\n    breaks: 2\n")
+    made = side_by_side(design, 3, 4, "  pay: {bonus: 0.05}\n" if design == "guess" else "", pages="    practice: {trials: 1}\n    breaks: 2\n")
     store, study_id = made.store, made.study_id
     with store:
         with TestClient(build(store, made.files, study_id, made.loaded.study, made.batch)) as client:
             replies = visit(client, "ann", design, lambda pictures: len(pictures))
             assert [reply.status_code for reply in replies] == [200] * 4 and replies[-1].json()["done"]
+            earned = entered(client, "ann")[0].get("bonus")
             state, headers = entered(client, "ben")
             [practice] = state["practice"]
             assert len(practice["pictures"]) == len(state["trials"][0]["pictures"]) and client.get(practice["pictures"][0]).status_code == 200
@@ -74,6 +75,8 @@ def test_several_pictures_are_shown_answered_and_traced(side_by_side: Any, desig
         if design == "guess":
             right = [reply.json()["right"] for reply in replies]
             told = first[first["chosen"]].sort_values("position")
+            assert earned == {"right": sum(right), "guesses": 4, "amount": f"{0.05 * sum(right):.2f}", "currency": "GBP"}
+            assert sum(store.right_guesses(study_id, "neat").values()) == sum(right) and 0 < sum(right) < 4
             assert right == list(told["place"] + 1 == told["target"]) == list(told["dose"] == 1)
             assert set(store.texts_table(study_id)["text"]) == {"=the beard, I think"}
         else:

@@ -119,8 +119,12 @@ def register(app: typer.Typer) -> None:
     @verbs.command()
     def bonus(
         file: StudyFile,
-        bonuses: Annotated[Path, typer.Argument(metavar="BONUSES", help="CSV with submission and amount.")],
-        reason: Annotated[str, typer.Option(help="One payment for each submission and reason, ever.")],
+        bonuses: Annotated[
+            Path | None, typer.Argument(metavar="[BONUSES]", help="CSV with submission and amount; without it what right guesses earned.")
+        ] = None,
+        reason: Annotated[
+            str | None, typer.Option(help="With a file: one payment for each submission and reason, ever.")
+        ] = None,
         total: Annotated[
             str | None, typer.Option(metavar="AMOUNT", help="The sum, as shown without this option; then it is paid.")
         ] = None,
@@ -133,20 +137,30 @@ def register(app: typer.Typer) -> None:
         from contrafact.errors import UserError
         from contrafact.panels import fielded, ledger
 
-        if not re.fullmatch(r"[a-z0-9_-]{1,48}", reason):
-            raise UserError("A reason is a word of small letters, digits, - and _.")
-        amounts = fielded.read_bonuses(bonuses)
-        whole = f"{sum(amounts.values()) / 100:.2f}"
+        if (bonuses is None) != (reason is None):
+            raise UserError("A file of bonuses has a reason, and right guesses have their own.", hint="Name both, or neither.")
+        if reason is not None and (reason == fielded.EARNED or not re.fullmatch(r"[a-z0-9_-]{1,48}", reason)):
+            raise UserError(f"A reason is a word of small letters, digits, - and _, other than {fielded.EARNED}.")
+        given = fielded.read_bonuses(bonuses) if bonuses else None
         with _opened(file) as (loaded, store, study_id, settings):
             assert loaded.study.survey is not None
             currency = loaded.study.survey.pay.currency
+            amounts = given
+            if amounts is None:
+                with _prolific(settings) as panel:
+                    panel_study = fielded.published(store, panel, study_id, loaded.study)
+                    amounts = fielded.earned(store, panel, study_id, loaded.study, panel_study)
+            whole = f"{sum(amounts.values()) / 100:.2f}"
             if total is None:
-                then = f"contrafact panel bonus {file} {bonuses} --reason {reason} --total {whole}"
+                named = f"{bonuses} --reason {reason} " if bonuses else ""
+                then = f"contrafact panel bonus {file} {named}--total {whole}"
                 said = {"bonuses": len(amounts), "total": whole, "currency": currency, "paid": 0, "next": then}
                 answer(said, as_json=as_json, text=f"{len(amounts)} bonuses, {whole} {currency} in all. Nothing was paid.", then=then)
                 return
             if total != whole:
-                raise UserError(f"{bonuses} adds up to {whole} {currency}, not {total[:20]}.", hint="Nothing was paid.")
+                what = bonuses or "What right guesses earned"
+                raise UserError(f"{what} adds up to {whole} {currency}, not {total[:20]}.", hint="Nothing was paid.")
+            reason = reason or fielded.EARNED
             with _prolific(settings) as panel:
                 panel_study = fielded.published(store, panel, study_id, loaded.study)
                 ledger.plan(store, study_id, reason, currency, amounts)

@@ -29,6 +29,8 @@ class Ground(ledger.Ground, Protocol):
 
     def finished_participants(self, study_id: int) -> set[str]: ...
 
+    def right_guesses(self, study_id: int, question: str) -> Mapping[str, int]: ...
+
     def turned_away(self, study_id: int) -> Mapping[str, set[str]]: ...
 
 
@@ -106,6 +108,29 @@ def to_screen_out(ground: Ground, panel: Prolific, study_id: int, panel_study: s
         and _person(salt, submission) in people
         and (submission.get("study_code") or submission.get("entered_code")) == code
     ]
+
+
+EARNED = "right-guesses"
+"""The reason under which right guesses are paid, once for each submission."""
+
+
+def earned(ground: Ground, panel: Prolific, study_id: int, study: Study, panel_study: str) -> dict[str, int]:
+    """What right guesses earned, by id of the approved submission, in minor units: all that was not sent yet.
+
+    Raises UserError where the study promises no bonus.
+    """
+    survey = study.survey
+    if survey is None or not survey.pay.bonus or survey.guessed is None:
+        raise UserError(f"The study '{study.study}' promises no bonus.", hint="Name a file of bonuses, or set survey.pay.bonus.")
+    salt, right = ground.salt(study_id), ground.right_guesses(study_id, survey.guessed)
+    sent = {p.submission for p in ground.payments(study_id) if p.reason == EARNED and p.state in ("paying", "paid")}
+    amounts = {
+        str(submission["id"]): round(right.get(_person(salt, submission), 0) * survey.pay.bonus * 100)
+        for submission in panel.submissions(panel_study)
+        if prolific.status_of(submission) in ("APPROVED", "PARTIALLY_APPROVED")
+        and keyed(salt, "submission", submission["id"]) not in sent
+    }
+    return {submission: amount for submission, amount in amounts.items() if amount}
 
 
 def read_bonuses(path: Path) -> dict[str, int]:

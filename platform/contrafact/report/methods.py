@@ -138,6 +138,8 @@ def _people(study: Study, facts: Mapping[str, Any]) -> str:
         f"{s.participants} participants were to judge {s.trials_per_participant} pictures each in balanced lists, with "
         f"{s.attention_trials} attention trials. Asked was {asked}."
     )
+    if s.pay.bonus:
+        text += f" Each right guess earned a bonus of {s.pay.bonus:.2f} {s.pay.currency}."
     if s.repeats:
         text += (
             f" {s.repeats} trials of each list were shown a second time, half a list after the first; the first answer alone counts "

@@ -213,6 +213,8 @@ class Desk:
         ]  # fmt: skip
         if status == "done":
             facts |= self.finish(link)
+            if visit is not None and visit.assignment is not None and self.survey.pay.bonus:
+                facts["bonus"] = await run_in_threadpool(self._bonus, visit.assignment)
         elif self.texts.practice is not None and not answered:
             facts["practice"] = await run_in_threadpool(self._practice, self.texts.practice.trials, visit.assignment if visit else None)
         return facts
@@ -243,6 +245,13 @@ class Desk:
         pictures = [f"/picture/{self.names[one]}.png" for one in trial.stimuli]
         return {"position": trial.position, "picture": pictures[0], "pictures": pictures, "questions": None}
 
+    def _bonus(self, assignment: int) -> dict[str, Any]:
+        """What somebody's right guesses come to, by the answers that are stored."""
+        assert self.survey.guessed is not None
+        right, made = self.visits.guesses(assignment, self.survey.guessed)
+        pay = self.survey.pay
+        return {"right": right, "guesses": made, "amount": f"{right * pay.bonus:.2f}", "currency": pay.currency}
+
     def _practice(self, trials: int, assignment: int | None) -> list[dict[str, Any]]:
         """Practice trials as the page gets them; ``right`` is the place of the right picture in a guess of the study's
         own, which nobody is scored on."""
@@ -255,9 +264,9 @@ class Desk:
 
     def right(self, trial: Shown, values: Mapping[str, float | str]) -> bool | None:
         """Whether a guess, once it is stored, was right; None where there is nothing to guess."""
-        if trial.kind == "attention" or trial.target is None:
+        if trial.kind == "attention" or trial.target is None or self.survey.guessed is None:
             return None
-        return values.get(next(name for name, scale in self.scales.items() if scale == "choice")) == trial.target
+        return values.get(self.survey.guessed) == trial.target
 
     def checked(self, trial: Shown, answer: Answer) -> dict[str, float | str]:
         """The values of an answer; raises Refused where they are not answers to what the trial asks."""

@@ -885,6 +885,24 @@ class Store:
         with self._read() as session:
             return set(session.scalars(query))
 
+    def right_guesses(self, study_id: int, question: str) -> dict[str, int]:
+        """How often people named the right picture, by keyed hash; who never did is not there."""
+        query = (
+            select(m.Participant.pid_hash, func.count(m.Rating.id))
+            .select_from(m.Rating)
+            .join(m.Question, m.Question.id == m.Rating.question_id)
+            .join(m.Trial, m.Trial.id == m.Rating.trial_id)
+            .join(m.Assignment, m.Assignment.id == m.Trial.assignment_id)
+            .join(m.Participant, m.Participant.id == m.Assignment.participant_id)
+            .where(
+                m.Participant.study_id == study_id, m.Question.name == question, m.Trial.kind == "image",
+                m.Rating.value == m.Trial.target,
+            )
+            .group_by(m.Participant.pid_hash)
+        )  # fmt: skip
+        with self._read() as session:
+            return dict(session.execute(query).all())
+
     def turned_away(self, study_id: int) -> dict[str, set[str]]:
         """Keyed hashes of people whom the participant service gave no list, by their answers to the screening questions:
         ``unfit``, or ``full`` where enough people gave the same."""

@@ -310,6 +310,18 @@ class Visits:
                 )
             )  # fmt: skip
 
+    def guesses(self, assignment: int, question: str) -> tuple[int, int]:
+        """How many guesses of a list were right, and how many were made."""
+        right = m.Rating.value == m.Trial.target
+        query = (
+            select(func.count().filter(right), func.count()).select_from(m.Rating)
+            .join(m.Trial, m.Trial.id == m.Rating.trial_id).join(m.Question, m.Question.id == m.Rating.question_id)
+            .where(m.Trial.assignment_id == assignment, m.Trial.kind == "image", m.Question.name == question)
+        )  # fmt: skip
+        with self._store._read() as session:
+            found, made = session.execute(query).one()
+        return found, made
+
     def take(self, answers: Sequence[Given], withdrawn: frozenset[str], lease: timedelta) -> list[Taken]:
         """Writes answers of any number of people in one transaction; returns what became of each, in order.
 

@@ -349,6 +349,8 @@ def _design(survey: Raw) -> Iterator[Finding]:
         yield Finding(("survey", "repeats"), str(repeats), f"at most {max(trials // 2, 0)}, half of trials_per_participant")
     elif design == "guess" and repeats:
         yield Finding(("survey", "repeats"), "'repeats' with design guess", "none: of a second guess people know the answer")
+    if design != "guess" and _at(survey, "pay", "bonus"):
+        yield Finding(("survey", "pay", "bonus"), f"a bonus with design {design}", "with design guess alone, where answers are right or wrong")
     for key, only in (("compare", "pairs"), ("set_size", "best_worst")):
         if survey.get(key) and design != only:
             yield Finding(("survey", key), f"'{key}' with design {design}", f"`{key}` with design {only} alone")

@@ -421,6 +421,7 @@ class Pay(Part):
     currency: Literal["GBP", "USD", "EUR"] = "GBP"
     hourly: Annotated[float, Field(ge=0)] = 9.0
     minutes: Annotated[float, Field(gt=0)] = 8.0
+    bonus: Annotated[float, Field(ge=0, le=10, multiple_of=0.01)] = Field(default=0.0, description="for each right guess")
     fee_share: Annotated[float, Field(ge=0)] = Field(
         default=0.33, description="the panel's fee on top of pay"
     )
@@ -581,15 +582,21 @@ class Survey(Part):
     def not_in_files(self) -> tuple[str, ...]:
         """What the pages do and no format of files carries: a sentence each."""
         service = self.service
-        return () if service is None else tuple(
+        return tuple(
             sentence
             for wanted, sentence in (
-                (service.screening, "Screening questions and their quotas: set them at the panel."),
-                (service.practice, "The practice trials: build them there."),
-                (service.breaks, "The breaks: build them there."),
+                (self.pay.bonus, "What a bonus comes to: people are not shown it; it is counted from the answers that come back."),
+                (service and service.screening, "Screening questions and their quotas: set them at the panel."),
+                (service and service.practice, "The practice trials: build them there."),
+                (service and service.breaks, "The breaks: build them there."),
             )
             if wanted
         )  # fmt: skip
+
+    @property
+    def guessed(self) -> str | None:
+        """The question whose answer is right or wrong, None where there is none."""
+        return next((q.name for q in self.questions if q.scale == "choice"), None) if self.design == "guess" else None
 
     @property
     def asked(self) -> tuple[Question, ...]:

@@ -374,7 +374,8 @@ async function finish() {
   done();
 }
 
-const done = () => ended("Thank you", state.debrief);
+const earned = ({ right, guesses, amount, currency }) => `You guessed ${right} of ${guesses} right. That is a bonus of ${amount} ${currency}, which the panel pays.`;
+const done = () => ended("Thank you", state.bonus ? `${earned(state.bonus)}\n\n${state.debrief}` : state.debrief);
 const unfit = () => ended("Thank you", "By your answers this study is not for you, so it ends here. Please tell the panel so with the code below; this has no bad consequence for you.");
 const enough = () => ended("Enough people have taken part", "As many people with answers like yours as were wanted have taken part already, so the survey ends here. Please tell the panel so with the code below; this has no bad consequence for you.");
 function ended(title, text) {
