@@ -17,7 +17,7 @@ from contrafact.counterfactual import arms, delivery, mask
 from contrafact.counterfactual.contrast import discriminant, sides
 from contrafact.counterfactual.direction import ConditionShift, Direction, Guidance, Reader, Sum, smoothed
 from contrafact.counterfactual.edit import Edited, edit, reading_change, unsupported
-from contrafact.counterfactual.latent import Latent, shifts
+from contrafact.counterfactual.latent import Encoded, Latent, complete, shifts, slope
 from contrafact.counterfactual.noise_aware import NoiseAware
 from contrafact.counterfactual.slider import Adapter, Slider
 from contrafact.counterfactual.text import between_phrases, open_text_model
@@ -340,22 +340,28 @@ def _noise_aware(instruments: Instruments, target: str, kept: Sequence[str]) -> 
 
 def _latent(
     context: Context, name: str, instruments: Instruments, options: schema.Edit, kept: Sequence[str]
-) -> Latent:
-    """Slopes of the bottleneck on images of the training split, the same for every image that is edited."""
+) -> Latent | Encoded:
+    """Slopes of bottleneck or code on images of the training split, the same for every image that is edited."""
     study, data, denoiser = context.study, instruments.data, instruments.denoiser
+    direction, schedule = study.directions[name], Schedule(instruments.denoiser.alphas_cumprod)
     rows = np.flatnonzero(data.split == "train")[:LEARNED]
-    values = [instruments.level(each, rows) for each in (study.directions[name].target, *kept)]
-    ladder = Schedule(denoiser.alphas_cumprod).timesteps(options.steps, options.depth).flip(0).tolist()
-    noise = torch.stack(
-        [torch.from_numpy(seeds.normal(denoiser.shape, study.seed, "latent", str(key))) for key in data.key[rows]]
-    )
+    values = torch.from_numpy(np.stack([instruments.level(each, rows) for each in (direction.target, *kept)], 1))
     try:
+        if direction.space == "encoder":
+            known = complete(values)
+            parts = np.split(rows[known.numpy()], range(100, len(known), 100))
+            codes = [_inverted(study, options, instruments, part).x[-2].flatten(1).clone() for part in parts]
+            return Encoded(schedule, slope(torch.cat(codes), values[known]).view(denoiser.shape))
+        source = as_input(data.images[rows])
+        noise = torch.stack(
+            [torch.from_numpy(seeds.normal(denoiser.shape, study.seed, "latent", str(key))) for key in data.key[rows]]
+        )
         found = shifts(
             denoiser,
-            as_input(data.images[rows]),
+            source if instruments.latents is None else instruments.latents.encode(source),
             instruments.condition(rows),
-            torch.from_numpy(np.stack(values, 1)),
-            ladder,
+            values,
+            schedule.timesteps(options.steps, options.depth).flip(0).tolist(),
             noise,
         )
     except ValueError as error:

@@ -27,7 +27,7 @@ from contrafact.counterfactual.direction import (
     smoothed,
 )
 from contrafact.counterfactual.edit import edit, pixel_norm, reading_change
-from contrafact.counterfactual.latent import Latent, shifts
+from contrafact.counterfactual.latent import Encoded, Latent, shifts, slope
 from contrafact.counterfactual.noise_aware import NoiseAware
 from contrafact.counterfactual.slider import Adapter, Slider, learned
 from contrafact.counterfactual.unit import scaled
@@ -35,7 +35,7 @@ from contrafact.diffusion.denoiser import AnyUNet2D, Denoiser, PixelDenoiser, Pr
 from contrafact.diffusion.invert import Path, Step, invert, replay
 from contrafact.diffusion.latents import Latents
 from contrafact.diffusion.network import Spec, fresh
-from contrafact.diffusion.schedule import Kind, cosine
+from contrafact.diffusion.schedule import Kind, Schedule, cosine
 from contrafact.images.decode import to_uint8
 from contrafact.predictors.networks import GuideNet, build
 
@@ -118,8 +118,16 @@ def noise_aware(hold: tuple[int, ...] = (1,), binary: bool = True) -> NoiseAware
 def latent(model: Denoiser) -> Latent:
     x = pictures(24, seed=8)
     values = torch.stack([left(x), right(x)], 1)
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
-    return Latent(model, shifts(model, x, condition(model, 24), values, LADDER, noise))
+    source = x if model.shape[0] == 3 else latents().encode(x)
+    noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(2))
+    return Latent(model, shifts(model, source, condition(model, 24), values, LADDER, noise))
+
+
+def encoder(model: Denoiser, *hold: Callable[[Tensor], Tensor], target: Callable[[Tensor], Tensor] = left) -> Encoded:
+    x = pictures(64, seed=8)
+    codes = inverted(x, model).x[-2].flatten(1)
+    values = torch.stack([target(x), *(reader(x) for reader in hold)], 1)
+    return Encoded(Schedule(model.alphas_cumprod), 4 * slope(codes, values).view(model.shape))
 
 
 def slider(model: Denoiser) -> Slider:
@@ -138,11 +146,12 @@ KINDS: dict[str, Callable[[Denoiser], Direction]] = {
     "noise_aware": lambda model: noise_aware(),
     "noise_aware value": lambda model: noise_aware((), binary=False),
     "latent": latent,
+    "encoder": lambda model: encoder(model, right),
     "slider": slider,
     "sum": lambda model: Sum([(1.0, ConditionShift()), (-0.5, Guidance(left))]),
     "orthogonal": lambda model: Sum([(1.0, Guidance(left, [right]))]),
 }
-OF_PIXELS = ("noise_aware", "noise_aware value", "latent", "slider")
+OF_PIXELS = ("noise_aware", "noise_aware value", "slider")
 OF_CONDITIONS = ("condition", "slider", "sum")
 CASES = [
     (model, kind)
@@ -198,9 +207,10 @@ def test_neither_batch_nor_order_matters(name: str, kind: str) -> None:
     assert float((whole - alone).abs().max()) * 127.5 < 1
 
 
-RETURN = {"noise_aware": 0.7}
+RETURN = {"noise_aware": 0.7, "latents latent": 0.4}
 """Mean error of a picture that was edited and edited back, as a share of the edit's own mean change: at most .15, but
-for a classifier's log p, whose way up and way down are not one another's reverse."""
+for a classifier's log p, whose way up and way down are not one another's reverse, and for the bottleneck of the random
+network of latents, which answers a shift otherwise once the picture has moved."""
 
 
 OF_LATENTS = [case for case in CASES if case not in [("latents", "contrast"), ("latents", "smoothed")]]
@@ -221,8 +231,8 @@ def test_there_and_back_is_where_it_began(name: str, kind: str) -> None:
     there, brought = at(x, dose, condition(model, 4))
     back, _ = at(there, -dose, brought)
     missed, moved = (float((each - x).abs().mean()) for each in (back, there))
-    assert moved > 1e-3
-    assert missed < RETURN.get(kind, 0.15) * moved
+    assert moved > 2e-4
+    assert missed < RETURN.get(f"{name} {kind}", RETURN.get(kind, 0.15)) * moved
 
 
 @settings(max_examples=4, deadline=None, derandomize=True)
@@ -268,7 +278,8 @@ def test_images_that_are_none_are_refused(wrong: float, sign: int, at: tuple[int
         inverted(pictures(2), denoiser(), torch.full((2, 2), float("inf")))
 
 
-HELD = [(name, kind) for name in MODELS for kind in ("guidance", "contrast", "smoothed")]
+HELD = [(name, kind) for name in MODELS for kind in ("guidance", "contrast", "smoothed", "encoder")]
+HELD.remove(("latents", "encoder"))  # an autoencoder of random weights decodes nothing that is linear in its latents
 
 
 @pytest.mark.parametrize("name, kind", slow_but("v", cases=HELD))
@@ -280,7 +291,8 @@ def test_holding_lowers_the_mean_leakage(name: str, kind: str) -> None:
         reader = smoothed(reader, 0.1 * pictures(3, seed=7))
 
     def leak(hold: list[Callable[[Tensor], Tensor]]) -> Tensor:
-        made = followed(Guidance(reader, hold), x, doses, model)
+        follow = encoder(model, *hold, target=reader) if kind == "encoder" else Guidance(reader, hold)
+        made = followed(follow, x, doses, model)
         return (right(made.flatten(0, 1)).view(10, 2) - right(x)[:, None]).abs().mean(1)
 
     low, _ = stats.ttest_rel(leak([]).numpy(), leak([right]).numpy()).confidence_interval(0.95)
@@ -426,6 +438,18 @@ def test_a_latent_direction_is_the_partial_slope_and_orthogonal_to_what_is_held(
     moved = step_change(Step(1, torch.arange(2), path.clean[0], path.clean[0], path.x[1], 9, None))
     assert float(moved[0].abs().max()) < 1e-6
     assert torch.allclose(moved[1], torch.full_like(moved[1], 2 * float(found[0].sum())), atol=1e-4)
+
+    codes = torch.einsum("nv,vp->np", values, axes.flatten(1))
+    assert torch.allclose(slope(codes, values) @ axes[1].flatten(), torch.zeros(1), atol=1e-4)
+    encoded = Encoded(Schedule(model.alphas_cumprod), torch.ones(3, 2, 2))
+    index, change = torch.arange(2), encoded.push(path, torch.arange(2), torch.tensor([0.0, 2.0])).change
+    assert change is not None
+    below = replay(model, path, index, None, lambda step: change(step) if step.number == 2 else torch.zeros_like(step.clean))
+    again = replay(model, path, index, None)
+    assert torch.equal(below[0], again[0]) and not torch.equal(below[1], again[1])
+    deep, last = (change(Step(k, index, path.clean[0], path.clean[0], path.x[1], 9, None)) for k in (2, 1))
+    assert torch.allclose(deep[1] * float(cosine(100).alpha_bar(path.timesteps[1]).sqrt()), torch.full((3, 2, 2), 2.0))
+    assert not last.any() and not deep[0].any(), "the code is moved once"
 
     unknown = values.clone()
     unknown[4:, 1] = torch.nan

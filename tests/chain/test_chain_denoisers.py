@@ -44,7 +44,8 @@ def test_the_chain_runs_unchanged(
         model = "model: {start: foreign, images_seen: 0,"
     chain = predicted.copy(tmp_path / "workspace")
     fewer = ("sham: true, placebo: 3, images: 9", "sham: true, placebo: 2, images: 3")
-    told = chain.run(changed((MODEL, model), fewer), "--until", "gate")
+    more = ("doses: {grid", "  code: {kind: latent, space: encoder, hold: [skin], edit: {steps: 4}}\ndoses: {grid")
+    told = chain.run(changed((MODEL, model), fewer, more), "--until", "gate")
     assert [stage["name"] for stage in told.said["stages"] if stage["cached"]] == ["ingest", "predict"]
     with chain.store() as store:
         study_id = store.study("tiny").id

@@ -17,6 +17,7 @@ from contrafact.store.files import Files
 KINDS = """\
   noisy: {kind: noise_aware, hold: [skin], edit: {steps: 4, mask_quantile: 0.5}}
   bottleneck: {kind: latent, hold: [skin], edit: {steps: 4, mask_quantile: 0.5}}
+  code: {kind: latent, space: encoder, hold: [skin], edit: {steps: 4, mask_quantile: 0.5}}
   slide: {kind: slider, hold: [skin], slider: {rank: 2, images_seen: 320}, edit: {steps: 4, mask_quantile: 0.5}}
 doses:"""
 

@@ -165,13 +165,13 @@ def _foreign(raw: Raw) -> Iterator[Finding]:
         one = _section(raw, "directions", name)
         kind, mask = one.get("kind", "condition"), _at(one, "edit", "mask")
         if as_it_is and kind in ("condition", "slider"):
-            allowed = "guidance, contrast: a model taken as it is has no conditions (or images_seen above 0)"
+            allowed = "guidance, contrast, latent: a model taken as it is has no conditions (or images_seen above 0)"
             yield Finding(("directions", name, "kind"), shown(kind), allowed)
         if as_it_is and mask == "conditions":
             allowed = "another mask: a model taken as it is has no conditions"
             yield Finding(("directions", name, "edit", "mask"), shown(mask), allowed)
-        if latents and kind in ("noise_aware", "slider", "latent"):
-            allowed = "condition, guidance, contrast, text: the others learn from pixels, and here latents are noisy"
+        if latents and kind in ("noise_aware", "slider"):
+            allowed = "condition, guidance, contrast, latent, text: the others learn from pixels, and here latents are noisy"
             yield Finding(("directions", name, "kind"), shown(kind), allowed)
 
 

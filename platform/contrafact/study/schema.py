@@ -257,6 +257,10 @@ class Direction(Part):
     orthogonal_to: tuple[Name, ...] = Field(
         default=(), description="`arithmetic`: directions whose readings stay where they are"
     )
+    space: Literal["bottleneck", "encoder"] | None = Field(
+        default=None,
+        description="`latent`: shifts of the network's bottleneck, which absent means, or of the code that the image is encoded into",
+    )
     slider: Slider | None = Field(default=None, description="`slider`: how its adapter is trained")
     text: Text | None = Field(default=None, description="`text`: model and phrases")
     edit: Edit = Edit()
@@ -265,7 +269,7 @@ class Direction(Part):
     def _own_fields(self) -> Direction:
         if self.between is not None and not self.between[0] < self.between[1]:
             raise ValueError("`between` as a lower and a higher level")
-        own = {"between": "contrast", "sum": "arithmetic", "orthogonal_to": "arithmetic", "slider": "slider", "text": "text"}
+        own = {"between": "contrast", "sum": "arithmetic", "orthogonal_to": "arithmetic", "space": "latent", "slider": "slider", "text": "text"}
         for name, kind in own.items():
             if getattr(self, name) and self.kind != kind:
                 raise ValueError(f"`{name}` with kind {kind} alone")
