@@ -21,7 +21,7 @@ from contrafact import bundle
 from contrafact.cli import _run
 from contrafact.errors import UserError
 from contrafact.readings.results import reading
-from contrafact.report import render
+from contrafact.report import pdf, render
 from contrafact.store import open_store
 from contrafact.store.files import Files
 from contrafact.store.records import ImageRecord, StimulusRecord
@@ -44,12 +44,7 @@ SEVERAL = (
     *Question(name="kind", text="Which is kind?", low="least", high="most", scale="best_worst").parts(),
     Question(name="why", text="What differs?", scale="text"),
 )
-HOSTILE = [
-    "=HYPERLINK(\"http://evil.example\",\"x\")", "+1+1", "-2+3+cmd|' /C calc'!A0", "@SUM(1)", "\t=1+1", "'=1+1", "＝1",
-    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</Header><Image name='x'/>", "a\u202egnp.exe", "👩🏽‍🚀 héllo",
-    "[[Block:x]]\n\n[[Question:MC]]", "${e://Field/PROLIFIC_PID}", "{participant} {panel.x}", "$image", 'quo"te, comma; \r\n tab\t end',
-    "x" * 1_000_000,
-]  # fmt: skip
+HOSTILE = [*json.loads((Path(__file__).parent / "hostile.json").read_text()), "x" * 1_000_000]
 ATTRIBUTES = {"lang", "charset", "name", "content", "class", "id", "href", "src", "alt", "scope", "style", "role", "aria-labelledby",
               "aria-label", "colspan", "rowspan", "open", "width", "height", "title", "datetime", "tabindex", "data-run", "http-equiv"}  # fmt: skip
 SAFE = '= <b> + "x" {a} $x [[y]]'
@@ -416,6 +411,11 @@ def test_hostile_texts_in_a_study_do_no_harm_in_its_report(tmp_path):
         assert all(set(attrs) <= ATTRIBUTES for attrs in page.attributes), "no handler of an event comes in"
         words = " ".join("".join(page.text).split())
         assert " ".join(long.split()) in words, "and it is there to be read, whole"
+    line = " ".join(" ".join(HOSTILE[:-1]).split())
+    study = Study.model_validate({**study.model_dump(exclude_unset=True), "title": line[:200], "hypotheses": [{**claim, "claim": line[:390]}]})
+    printed = reading(study, {})
+    said = " ".join(" ".join(one.get_text() for page in pdf._report(printed).pages for one in page.texts).split())
+    assert "".join(line[:390].split()) in "".join(said.split()) and pdf.report_pdf(printed).startswith(b"%PDF")
 
 
 @pytest.mark.browser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from contrafact.study.schema import Question
 DOSES = (-1.5, -0.75, 0.0, 0.75, 1.5)
 YAML = """
 study: {slug}
-title: "{title}"
+title: {title}
 question: Does it show?
 world: {{images: 1000}}
 directions: {{smile: {{target: outcome, hold: [skin]}}}}
@@ -33,7 +34,7 @@ survey:
   questions: [{{name: kind, text: "How kind?"}}]
   respondents: {{}}
 hypotheses:
-  - {{id: H1, claim: "Smiles look kind {title}", direction: smile, question: kind, primary: true}}
+  - {{id: H1, claim: {claim}, direction: smile, question: kind, primary: true}}
 """
 Fill = Callable[..., int]
 
@@ -50,7 +51,8 @@ def fill(place: Settings) -> Fill:
     def filled(slug: str = "smiles", *, title: str = "Smiles", images: Sequence[str] = ("ann", "bob", "cy"),
                until: str = "gate") -> int:  # fmt: skip
         with open_store(place.database_url) as store:
-            text = YAML.format(slug=slug, title=title)
+            quoted = {name: json.dumps(words, ensure_ascii=False) for name, words in (("title", title), ("claim", f"Smiles look kind {title}"))}
+            text = YAML.format(slug=slug, **quoted)
             study_id = store.add_study(slug, title, text, hashlib.sha256(text.encode()).hexdigest())
             run = store.start_run(study_id)
             _stimuli(store, Files(place.files_url), study_id, run, images)

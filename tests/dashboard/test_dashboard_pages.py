@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import sqlite3
+from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -14,7 +16,8 @@ from contrafact.settings import Settings
 from contrafact.store import open_store
 
 PAGES = ("views/overview.py", "views/review.py", "views/results.py")
-NASTY = "<script>alert(1)</script> **bold** $x$ [link](javascript:alert(2))"
+HOSTILE = " ".join(json.loads((Path(__file__).parents[1] / "hostile.json").read_text()))
+NASTY = f"<script>alert(1)</script> **bold** $x$ [link](javascript:alert(2)) {HOSTILE}"[:199]
 
 
 def page(name: str) -> AppTest:

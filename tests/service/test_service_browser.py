@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contrafact.service.app import Desk
-from contrafact.service.visitors import people
-from contrafact.study.schema import Respondents
+from contrafact.service.app import Desk, build
+from contrafact.service.visitors import people, serving
+from contrafact.study.schema import Comprehension, Respondents
 
 AXE = (Path(__file__).parent / "axe" / "axe-4.14.1.min.js").read_text(encoding="utf-8")  # MPL-2.0, as published on npm
 AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
@@ -462,3 +462,49 @@ def test_simulated_people_at_a_real_browser(fielded: Any, server: Server, browse
     for question, values in expected.items():
         assert sorted(stored_now[stored_now["question"] == question]["value"]) == sorted(values) and len(values) == 15
     assert stored_now["participant"].nunique() == 3
+
+
+def test_hostile_texts_stand_on_every_page_as_they_are_and_what_people_do_is_noted(side_by_side: Any, page: Any) -> None:
+    made = side_by_side("pairs", 3, 2)
+    corpus = json.loads((Path(__file__).parents[1] / "hostile.json").read_text())
+    text, line = "\n\n".join(corpus), " ".join(" ".join(corpus).split())
+    survey, words = made.loaded.study.survey, {"consent": text, "instructions": text, "debrief": text, "contact": line}
+    asked = Comprehension.model_construct(text=line, options=("faces", f"not {line}"), answer="faces")
+    questions = tuple(question.model_copy(update={"text": f"{question.name} {line}"}) for question in survey.questions)
+    service = survey.service.model_copy(update={**words, "comprehension": (asked,)})
+    survey = survey.model_copy(update={"service": service, "questions": questions})
+    hostile = made.loaded.study.model_copy(update={"title": line, "survey": survey})
+    page.on("dialog", lambda told: (page.problems.append(told.message), told.dismiss()))
+
+    def stands(*wanted: str) -> None:
+        page.locator("main h1").wait_for()
+        said = " ".join(page.locator("body").inner_text().split())
+        assert all(one in said for one in wanted), said
+        assert page.locator("main :is(script, b, iframe), main img[src=x], [onerror]").count() == 0
+
+    with made.store, serving(build(made.store, made.files, made.study_id, hostile, made.batch)) as address:
+        page.goto(f"{address}/?participant=ann")
+        page.get_by_role("button", name="I agree", exact=True).wait_for(), stands(line, f"Questions? {line}", "deleted after 90 days")
+        page.get_by_role("button", name="I agree", exact=True).click()
+        page.get_by_role("button", name="Go on").wait_for(), stands(line)
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_label("faces", exact=True).check(), stands(line, f"not {line}")
+        page.get_by_role("button", name="Check my answers").click()
+        for number in (1, 2):
+            page.locator("h1", has_text=f" {number} of 2").wait_for(), stands(f"neat {line}", f"why {line}")
+            if number == 1:
+                page.evaluate(
+                    """() => { Object.defineProperty(document, "visibilityState", {value: "hidden", configurable: true});
+                    document.dispatchEvent(new Event("visibilitychange")); delete document.visibilityState; }"""
+                )
+                page.locator("textarea").evaluate(
+                    """(area) => { const data = new DataTransfer(); data.setData("text", "twelve signs");
+                    area.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data, bubbles: true})); }"""
+                )
+            page.locator("textarea").fill(text), page.get_by_role("radio").first.check()
+            page.get_by_role("button", name="Next").click()
+        page.locator("#code").wait_for(), stands(line)
+        texts, choices = (table.sort_values("position") for table in (made.store.texts_table(made.study_id), made.store.choices_table(made.study_id)))
+    assert texts["text"].unique().tolist() == [text.replace("\r\n", "\n").strip()], "whole, as a browser gives it"
+    assert texts.groupby("position")["pasted"].first().tolist() == [12, 0]
+    assert choices.groupby("position")["away"].first().tolist() == [1, 0] and page.problems == []
