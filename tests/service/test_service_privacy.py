@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import sqlite3
+import zlib
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 
 from contrafact.cli import main
@@ -33,6 +36,17 @@ def shown(trials: Any) -> dict[int, Any]:
     }  # fmt: skip
 
 
+def readable(path: Path) -> bytes:
+    """What a file says, packed as it may be; a PDF's words stand in pieces with the room between letters."""
+    raw = path.read_bytes()
+    if path.suffix == ".parquet":
+        return raw + pd.read_parquet(path).to_csv().encode()
+    if path.suffix == ".pdf":
+        streams = b"".join(zlib.decompress(packed) for packed in re.findall(rb"/FlateDecode.*?stream\n(.*?)\nendstream", raw, re.DOTALL))
+        return raw + re.sub(rb"\)\s*-?[\d.]+\s*\(", b"", streams)
+    return raw
+
+
 def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     with pytest.raises(SystemExit) as left:
         main([*words, "--json"])
@@ -43,7 +57,8 @@ def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]
 
 
 def test_no_raw_id_in_anything_that_leaves_and_deletion_still_verifies(
-    fielded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    fielded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     crowd = []
@@ -63,13 +78,19 @@ def test_no_raw_id_in_anything_that_leaves_and_deletion_still_verifies(
         told([*words, "--pictures", "https://pictures.example.org/"], capsys)
     batch.write_csv(tmp_path / "ratings.csv", fielded.store.ratings_table(fielded.study_id))
     told(["status", str(fielded.path)], capsys)
+    theirs = tmp_path_factory.mktemp("theirs") / "answers.csv"
+    theirs.write_text("participant,email,question,value\n" + "".join(f"{raw},{raw}@example.org,trust,50\n" for raw in RAW))
+    for kind in ("csv", "parquet"):
+        assert told(["survey", "import", str(theirs), "--to", str(tmp_path / f"long.{kind}")], capsys)["participants"] == 3
     assert (fielded.settings.workspace / "reports" / "cards.html").is_file()
 
     database = fielded.settings.workspace / "store.db"
     files = [each for each in tmp_path.rglob("*") if each.is_file() and not each.name.startswith(database.name)]
-    assert len(files) > 50
+    said = {each: readable(each) for each in files}
+    assert len(files) > 50 and {".csv", ".parquet", ".pdf", ".html", ".json", ".md"} <= {each.suffix for each in files}
+    assert any(each.name == "cards.pdf" and b"Portraits" in said[each] for each in files), "and a PDF can be read"
     for raw in RAW:
-        found = [each for each in files if raw.encode() in each.read_bytes()]
+        found = [each for each in files if raw.encode() in said[each]]
         assert found == [], "the raw id is in a file"
         assert raw not in caplog.text and raw not in json.dumps(pages)
     assert any(one.name == "cards.html" for one in files) and any("mlflow" in str(one).lower() for one in files)
