@@ -7,17 +7,21 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pandas as pd
 import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from contrafact.cli import _run
+from contrafact.errors import UserError
+from contrafact.panels.links import PROVIDERS, signed_links
 from contrafact.service.app import HEADERS, build
 from contrafact.service.field import Field
 from contrafact.store import models as m
 from contrafact.store.visits import Visits
-from contrafact.study.schema import Practice, Screening
+from contrafact.study.schema import Panel, Practice, Screening
 from contrafact.survey.behaviour import flags
 
 pytestmark = pytest.mark.parametrize(
@@ -306,3 +310,27 @@ def test_a_request_that_breaks_off_is_no_mistake_of_the_server(client: TestClien
     asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
     assert said[0]["status"] == 400
     assert person.answer(0).status_code == 200 and person.now()["answered"] == [person.state["trials"][0]["position"]]
+
+
+def test_only_links_that_were_given_out_are_let_in(fielded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    survey = fielded.loaded.study.survey
+    panel = Panel(provider="link", address="https://survey.example.org/s", description="A few drawn faces.", signed=True)
+    study = fielded.loaded.study.model_copy(update={"survey": survey.model_copy(update={"panel": panel})})
+    links = signed_links(PROVIDERS["link"], panel.address, fielded.store.salt(fielded.study_id), ["ann", "ben"])
+    query = {one: dict(parse_qsl(urlsplit(link).query)) for one, link in links.items()}
+    with TestClient(build(fielded.store, fielded.files, fielded.study_id, study, fielded.batch)) as client:
+        assert client.get("/api/about").json()["parameters"] == ["participant", "sig"]
+        for link in ({"participant": "ann"}, {"participant": "ann", "sig": query["ben"]["sig"]}, {"participant": "eve", "sig": "é"}):
+            for path in ("/api/arrive", "/api/consent"):
+                refused = client.post(path, json={"link": link})
+                assert refused.status_code == 422 and "given out" in refused.json()["error"]
+        assert client.post("/api/consent", json={"link": query["ann"]}).json()["status"] == "instructions"
+        assert client.post("/api/arrive", json={"link": {}}).json() == {"status": "consent"}, "a preview"
+    with pytest.raises(UserError, match="Line 2: 'a b' is no id"):
+        signed_links(PROVIDERS["link"], panel.address, b"x", ["ann", "a b"])
+    fielded.path.write_text(fielded.path.read_text().replace("  service:\n", f"  panel: {panel.model_dump_json(exclude_unset=True)}\n  service:\n"))
+    (tmp_path / "ids.txt").write_text("ann\nben\n")
+    words = ["panel", "link", str(fielded.path), "--people", str(tmp_path / "ids.txt"), "--to", str(tmp_path / "links.csv")]
+    assert _run(["register", str(fielded.path), "--amend", "People of our own are asked."]) == 0, capsys.readouterr().err
+    assert _run(words) == 0, capsys.readouterr().err
+    assert pd.read_csv(tmp_path / "links.csv").set_index("participant")["link"].to_dict() == links

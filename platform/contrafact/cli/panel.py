@@ -24,11 +24,20 @@ def register(app: typer.Typer) -> None:
     app.add_typer(verbs, name="panel")
 
     @verbs.command()
-    def link(file: StudyFile, as_json: Json = False) -> None:
-        """The link to paste into the panel, and where people go when they have finished."""
+    def link(
+        file: StudyFile,
+        people: Annotated[Path | None, typer.Option(metavar="FILE", help="Ids, one a line: makes a signed link for each.")] = None,
+        to: Annotated[Path | None, typer.Option(metavar="CSV", help="A new file for the signed links.")] = None,
+        workspace: Workspace = None,
+        as_json: Json = False,
+    ) -> None:
+        """The link to paste into the panel, and where people go when they have finished; or a signed link for each person."""
+        import pandas as pd
+
         from contrafact.errors import UserError
-        from contrafact.panels.links import PROVIDERS, entry_link
+        from contrafact.panels.links import PROVIDERS, entry_link, signed_links
         from contrafact.study import load
+        from contrafact.survey.formats.outgoing import write_csv
 
         study = load(file).study
         if study.survey is None or study.survey.panel is None:
@@ -37,6 +46,20 @@ def register(app: typer.Typer) -> None:
         provider = PROVIDERS[panel.provider]
         entry = entry_link(provider, panel.address)
         then = f"contrafact survey serve {file}"
+        if people is not None or to is not None:
+            if people is None or to is None or not panel.signed:
+                raise UserError("Signed links need --people, --to, and `signed: true` under `survey.panel`.")
+            if to.exists():
+                raise UserError(f"{to} exists already.", hint="Name a new file with --to.")
+            try:
+                ids = people.read_text(encoding="utf-8-sig").split()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{people} cannot be read: {error}.") from error
+            with _opened(file) as (_, store, study_id, __):
+                links = signed_links(provider, panel.address, store.salt(study_id), ids)
+            write_csv(to, pd.DataFrame({"participant": list(links), "link": list(links.values())}))
+            answer({"links": str(to), "people": len(links), "next": then}, as_json=as_json, text=f"{len(links)} links are in {to}.", then=then)
+            return
         result = {"provider": panel.provider, "link": entry, "parameters": dict(provider.entry), "done": provider.done, "next": then}
         text = f"Link for the panel: {entry}\nAt the end: {provider.done or 'the code is shown'}"
         answer(result, as_json=as_json, text=text, then=then)

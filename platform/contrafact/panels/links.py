@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from contrafact.errors import UserError
+from contrafact.survey.batch import keyed
 from contrafact.survey.formats.rows import UNFILLED
 
 
@@ -43,6 +44,9 @@ PROVIDERS = {
 }
 
 
+SIGNATURE = "sig"  # the parameter of a signed link
+
+
 class WrongLink(UserError):
     """Somebody's link is not one of the panel's."""
 
@@ -60,6 +64,24 @@ def entry_link(provider: Provider, address: str) -> str:
     """The study's address with the panel's placeholders, as it is pasted into the panel."""
     query = urlencode(provider.entry, safe="{}%")
     return address + ("&" if "?" in address else "?") + query
+
+
+def signature(salt: bytes, participant: str) -> str:
+    """What proves that a link to this id is ours: HMAC-SHA256 under the study's salt."""
+    return keyed(salt, "link", participant, length=20)
+
+
+def signed_links(provider: Provider, address: str, salt: bytes, people: Iterable[str]) -> dict[str, str]:
+    """A link for each id, by id. Raises UserError where an id is none, or stands there twice."""
+    found: dict[str, str] = {}
+    for number, one in enumerate(people, start=1):
+        if not re.fullmatch(provider.pattern, one):
+            raise UserError(f"Line {number}: '{one[:40]}' is no id.", hint=f"An id matches {provider.pattern}.")
+        if one in found:
+            raise UserError(f"Line {number}: '{one[:40]}' stands there twice.")
+        query = urlencode({provider.participant: one, SIGNATURE: signature(salt, one)})
+        found[one] = address + ("&" if "?" in address else "?") + query
+    return found
 
 
 def arrival(provider: Provider, query: Mapping[str, str]) -> Arrival:

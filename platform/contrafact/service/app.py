@@ -37,7 +37,7 @@ from starlette.routing import Route
 
 from contrafact.errors import UserError
 from contrafact.images.decode import decode, png_bytes
-from contrafact.panels.links import PROVIDERS, WrongLink, arrival, done_link
+from contrafact.panels.links import PROVIDERS, SIGNATURE, Arrival, WrongLink, arrival, done_link, signature
 from contrafact.panels.prolific import completion_codes
 from contrafact.service.writer import Writer
 from contrafact.store import Store
@@ -123,6 +123,7 @@ class Desk:
         self.lease = timedelta(minutes=self.texts.lease_minutes)
         self.writer = Writer(self.visits, self.lease)
         self.salt = store.salt(study_id)
+        self.signed = self.survey.panel is not None and self.survey.panel.signed
         self.provider = PROVIDERS[self.survey.panel.provider if self.survey.panel else "link"]
         self.codes = completion_codes(self.salt)
         self.names = {one: keyed(self.salt, "picture", one, length=20) for one in self.visits.pictures()}
@@ -134,6 +135,15 @@ class Desk:
         self._seats: OrderedDict[int, dict[int, Shown]] = OrderedDict()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._looked = -math.inf
+
+    def arrival(self, link: Mapping[str, str]) -> Arrival:
+        """Who comes with these parameters; raises WrongLink where they are not of the panel, or not signed by us."""
+        who = arrival(self.provider, link)
+        if self.signed and not who.preview:
+            proof = signature(self.salt, who.participant)
+            if not hmac.compare_digest(proof.encode(), link.get(SIGNATURE, "").encode()):
+                raise WrongLink("This link is not one that was given out. Please take the whole link that you were given.")
+        return who
 
     def token(self, visit: int) -> str:
         return f"{visit}.{keyed(self.salt, 'visit', visit, length=32)}"
@@ -320,12 +330,12 @@ def build(
         return {
             "study": study.study, "title": study.title, "consent": desk.texts.consent, "contact": desk.texts.contact,
             "retention_days": desk.texts.retention_days,
-            "parameters": list(desk.provider.entry), "minutes": desk.survey.pay.minutes,
+            "parameters": [*desk.provider.entry, *[SIGNATURE] * desk.signed], "minutes": desk.survey.pay.minutes,
         }  # fmt: skip
 
     async def arrive(request: Request) -> dict[str, Any]:
         link = (await _read(request, Arrive)).link
-        who = arrival(desk.provider, link)
+        who = desk.arrival(link)
         if who.preview:
             return {"status": "consent"}
         pid = keyed(desk.salt, "participant", who.participant)
@@ -335,7 +345,7 @@ def build(
 
     async def consent(request: Request) -> dict[str, Any]:
         given = await _read(request, Consent)
-        who, link = arrival(desk.provider, given.link), given.link
+        who, link = desk.arrival(given.link), given.link
         pid = "" if who.preview else keyed(desk.salt, "participant", who.participant)
         if pid:
             desk.slow_down(pid)

@@ -474,6 +474,15 @@ class Panel(Part):
         default=None, description="time after which a place is given away; absent: three times the minutes and two"
     )
     filters: tuple[dict[str, Any], ...] = Field(default=(), description="filters as Prolific's API takes them")
+    signed: bool = Field(
+        default=False, description="provider `link`: only links made by `contrafact panel link --people` are let in"
+    )
+
+    @model_validator(mode="after")
+    def _own_links(self) -> Panel:
+        if self.signed and self.provider != "link":
+            raise ValueError("`signed` with provider link alone: a panel cannot sign its links with the study's secret")
+        return self
 
 
 Option = Annotated[str, Field(min_length=1, max_length=200)]
