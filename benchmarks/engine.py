@@ -33,6 +33,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -45,7 +47,7 @@ from contrafact.diffusion.invert import Path as Inverted
 from contrafact.diffusion.invert import invert
 from contrafact.diffusion.network import Spec, fresh
 from contrafact.diffusion.schedule import cosine
-from contrafact.images import worlds
+from contrafact.images import decode, worlds
 from contrafact.predictors.predictor import Predictor, Target, as_input
 from contrafact.run.engine import run_study
 from contrafact.study.schema import World
@@ -55,8 +57,8 @@ SIZE, STEPS, DEPTH, QUANTILE = 32, 10, 0.65, 0.75
 SMALL = """
 study: memory
 title: Memory of the engine
-world: {{kind: "true", images: {images}, effect: 4}}
 images:
+  manifest: faces/images.csv
   size: 16
   splits: {{train: {share}, judge: {share}, validation: {share}, lockbox: 0, stimuli: {stimuli}}}
 model: {{channels: [16, 16], patch: 4, images_seen: 1536, batch: 32, warmup_steps: 10}}
@@ -197,14 +199,25 @@ def throughput(quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def photographs(folder: Path, n: int) -> None:
+    """Rendered faces as files of 16 px with a manifest, as a study of photographs has them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own = worlds.sample(World(kind="true", images=n, effect=4), 1)
+    names = [f"{k:05d}.png" for k in range(n)]
+    for name, picture in zip(names, worlds.render(own.factors, 16), strict=True):
+        (folder / name).write_bytes(decode.png_bytes(picture))
+    table = pd.DataFrame({"image": names, "unit_id": names, "outcome": np.asarray(own.outcome, int)})
+    table.to_csv(folder / "images.csv", index=False)
+
+
 def memory(quick: bool, folder: Path) -> list[dict[str, Any]]:
     rows, counts = [], (100, 1_000) if quick else (100, 1_000, 10_000)
     # A few images more than are edited, for those that lie outside of what the validation images support.
     images = 3 * OTHERS + round(1.1 * counts[-1])
+    photographs(folder / "faces", images)
     file, share = folder / "memory.yaml", OTHERS / images
-    folder.mkdir(parents=True, exist_ok=True)
     for count in counts:
-        file.write_text(SMALL.format(images=images, share=share, stimuli=1 - 3 * share, edited=count))
+        file.write_text(SMALL.format(share=share, stimuli=1 - 3 * share, edited=count))
         for until in ("finetune", "generate", "gate"):
             words = [sys.executable, __file__, "--child", str(file), until]
             found = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
