@@ -12,6 +12,7 @@ from contrafact.errors import Paused, UserError
 from contrafact.run.context import Context
 from contrafact.run.freeze import shown, weights
 from contrafact.stats.pitfalls import leaving
+from contrafact.store.visits import Visits
 from contrafact.survey import batch, fielding
 
 
@@ -39,7 +40,7 @@ def run(context: Context) -> dict[str, Any]:
         "participants": participants,
         "ratings": int((answers["question"] != batch.ATTENTION).sum()) - repeats,
         **({"repeats": repeats} if study.survey.repeats else {}),
-        **_turned_away(context),
+        **_visits(context, name),
         "excluded": fielding.exclude(store, study_id, study, name),
         "left": _left(context, name, stimuli),
         "registration": registration,
@@ -84,12 +85,16 @@ def _left(context: Context, name: str, stimuli: pd.DataFrame) -> dict[str, Any]:
     return {"by_arm": table.to_dict("records"), "warning": warning}
 
 
-def _turned_away(context: Context) -> dict[str, Any]:
-    """People who got no list by their answers to the screening questions, where the study asks some."""
-    survey = context.study.survey
-    if survey is None or survey.service is None or not survey.service.screening:
-        return {}
-    return {"turned_away": {why: len(people) for why, people in context.store.turned_away(context.study_id).items()}}
+def _visits(context: Context, name: str) -> dict[str, Any]:
+    """People who got no list by their answers to the screening questions, and people by language, where the study asks
+    for either."""
+    survey, store = context.study.survey, context.store
+    found: dict[str, Any] = {}
+    if survey is not None and survey.service is not None and survey.service.screening:
+        found["turned_away"] = {why: len(people) for why, people in store.turned_away(context.study_id).items()}
+    if survey is not None and survey.languages:
+        found["languages"] = Visits(store, context.study_id, name).languages()
+    return found
 
 
 def _wait_for_visits(context: Context, name: str) -> None:

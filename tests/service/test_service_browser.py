@@ -343,6 +343,64 @@ def test_axe_finds_nothing_on_any_page(server: Server, browser: Any, scheme: Any
     context.close()
 
 
+LANGUAGES = """  languages:
+    de:
+      title: Porträts nebeneinander
+      questions: {neat: {text: Wer ist gepflegter?}, why: {text: Was ist anders?}}
+      consent: Sie sehen einige gezeichnete Gesichter.
+      instructions: Antworten Sie aus dem Bauch.
+      comprehension: [{text: Was beurteilen Sie?, options: [Gesichter, Häuser]}]
+      debrief: Die Gesichter hat ein Computer gezeichnet.
+    zh:
+      title: 人像
+      questions: {neat: {text: 哪一个更整洁？}, why: {text: 有什么不同？}}
+      consent: 您将看到几张绘制的面孔。
+      instructions: 请凭直觉回答。
+      comprehension: [{text: 您评价什么？, options: [面孔, 房屋]}]
+      debrief: 这些面孔由计算机绘制。
+"""
+
+
+def test_two_languages_in_one_study(side_by_side: Any, browser: Any) -> None:
+    made = side_by_side("pairs", 3, 4, LANGUAGES)
+    server = Server(made)
+    context = browser.new_context(viewport={"width": 1100, "height": 900}, locale="de-AT")
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+
+    def spoken(language: str) -> None:
+        assert page.evaluate("document.documentElement.lang") == language
+        clean(page)
+
+    try:
+        opened(page, server, "ute")  # the browser asks for German
+        page.get_by_role("button", name="Ich stimme zu", exact=True).wait_for(), spoken("de")
+        kept(page, "language")
+        page.get_by_role("link", name="中文").click()
+        page.get_by_role("button", name="我同意", exact=True).wait_for(), spoken("zh")
+        page.get_by_role("button", name="我同意", exact=True).click()
+        page.get_by_role("button", name="继续").click()
+        page.get_by_label("面孔").check()
+        page.get_by_role("button", name="检查我的回答").click()
+        page.get_by_role("heading", name="第 1 题，共 4 题").wait_for(), spoken("zh")
+        opened(page, server, "ute")  # the browser still asks for German; the visit began in Chinese
+        page.get_by_role("heading", name="第 1 题，共 4 题").wait_for()
+        for number in range(1, 5):
+            page.get_by_role("heading", name=f"第 {number} 题，共 4 题").wait_for()
+            page.get_by_role("group", name="哪一个更整洁？").get_by_role("radio").first.press("Space")
+            page.get_by_label("有什么不同？").fill("胡子")
+            page.get_by_role("button", name="下一个").click()
+        page.locator("#code").wait_for(), spoken("zh")
+        assert page.title() == "谢谢 · 人像"
+        page.goto(f"{server.address}/?participant=eva&lang=en")
+        page.get_by_role("button", name="I agree", exact=True).wait_for(), spoken("en")
+        assert set(made.store.texts_table(made.study_id)["text"]) == {"胡子"}
+    finally:
+        context.close()
+        server.kill()
+        made.store.close()
+
+
 def test_pages_of_who_is_turned_away(side_by_side: Any, page: Any) -> None:
     age = "{name: age, text: How old are you?, options: [young, middle, old], admit: [middle, old], quotas: {middle: 1}}"
     made = side_by_side("pairs", 3, 4, pages=f"    screening: [{age}]\n")

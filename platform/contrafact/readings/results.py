@@ -527,7 +527,7 @@ def _counts(facts: Facts) -> tuple[Table, ...]:
         for key in keys
         if key in source
     }
-    people = {key: field[key] for key in ("participants", "ratings", "repeats", "turned_away", "excluded") if key in field}
+    people = {key: field[key] for key in ("participants", "ratings", "repeats", "languages", "turned_away", "excluded") if key in field}
     left = {
         f"left at a picture of the arm {NAMES.get(row['arm'], row['arm'])}": f"{row['left']} of {row['reached']} reached"
         for row in field.get("left", {}).get("by_arm", ()) if row["left"]

@@ -138,6 +138,8 @@ def _people(study: Study, facts: Mapping[str, Any]) -> str:
         f"{s.participants} participants were to judge {s.trials_per_participant} pictures each in balanced lists, with "
         f"{s.attention_trials} attention trials. Asked was {asked}."
     )
+    if s.languages:
+        text += f" The survey was offered in {', '.join((s.language, *s.languages))}."
     if s.pay.bonus:
         text += f" Each right guess earned a bonus of {s.pay.bonus:.2f} {s.pay.currency}."
     if s.repeats:

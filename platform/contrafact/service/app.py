@@ -17,11 +17,12 @@ an id is a preview: all pages work, and nothing is kept.
 from __future__ import annotations
 
 import hmac
+import json
 import math
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -45,7 +46,7 @@ from contrafact.store.files import Files
 from contrafact.store.visits import Given, Screened, Shown, Visit, Visits
 from contrafact.study.load import practice_files
 from contrafact.study.schema import NUMBERS, Study, at_once
-from contrafact.survey.batch import ATTENTION, LONGEST_MS, LONGEST_TEXT, attention_text, keyed
+from contrafact.survey.batch import ATTENTION, LONGEST_MS, LONGEST_TEXT, keyed
 
 PAGES = Path(__file__).parent / "pages"
 TRIES = 2  # at the comprehension questions
@@ -53,6 +54,8 @@ LARGEST_BODY = 16_384
 BURST, PER_SECOND = 30.0, 5.0  # requests of one person
 SEATS = 5_000  # people whose lists are kept in memory
 PREVIEW = "preview"
+WORDS: dict[str, dict[str, str]] = json.loads((PAGES / "words.json").read_text(encoding="utf-8"))
+"""The pages' own words by language; the browser has the same file."""
 TURNED_AWAY = ("unfit", "full")  # by answers to the screening questions
 HEADERS = {
     "Content-Security-Policy": (
@@ -77,6 +80,7 @@ class Arrive(Body):
 
 
 class Consent(Arrive):
+    language: Name = ""
     screening: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10)] | None = None
 
 
@@ -100,11 +104,16 @@ class Answer(Body):
 
 
 class Refused(Exception):
-    """An answer other than 200."""
+    """An answer other than 200; ``say`` is what people are told, by its key in ``words.json``, in their language."""
 
     def __init__(self, status: int, message: str, **more: Any) -> None:
         super().__init__(message)
         self.status, self.facts = status, {"error": message, **more}
+
+
+def told(status: int, say: str, **more: Any) -> Refused:
+    """What people are told where something cannot be done."""
+    return Refused(status, WORDS["en"][say], say=say, **more)
 
 
 Shape = TypeVar("Shape", bound=Body)
@@ -120,6 +129,8 @@ class Desk:
         self.study, self.survey, self.texts = study, study.survey, study.survey.service
         self.store, self.files, self.study_id = store, files, study_id
         self.visits = Visits(store, study_id, batch)
+        self.languages: tuple[str, ...] = (self.survey.language, *self.survey.languages)
+        self.spoken = {language: self.survey.spoken(language) for language in self.languages}
         self.lease = timedelta(minutes=self.texts.lease_minutes)
         self.writer = Writer(self.visits, self.lease)
         self.salt = store.salt(study_id)
@@ -145,6 +156,11 @@ class Desk:
                 raise WrongLink("This link is not one that was given out. Please take the whole link that you were given.")
         return who
 
+    def language(self, *wanted: str) -> str:
+        """The first of the wanted languages that the study has, else the study's own."""
+        known = (each.lower().partition("-")[0] for each in wanted)
+        return next((each for each in known if each in self.languages), self.languages[0])
+
     def token(self, visit: int) -> str:
         return f"{visit}.{keyed(self.salt, 'visit', visit, length=32)}"
 
@@ -155,9 +171,9 @@ class Desk:
             return None
         number = word.partition(".")[0]
         if not (number.isascii() and number.isdigit() and len(number) < 12):
-            raise Refused(401, "This page is no longer signed in. Please open your link again.")
+            raise told(401, "signed_out")
         if not hmac.compare_digest(word.encode(), self.token(int(number)).encode()):
-            raise Refused(401, "This page is no longer signed in. Please open your link again.")
+            raise told(401, "signed_out")
         self.slow_down(word)
         return int(number)
 
@@ -170,7 +186,7 @@ class Desk:
         if len(self._buckets) > SEATS:
             self._buckets.popitem(last=False)
         if left < 1:
-            raise Refused(429, "Too many requests at once. This page tries again by itself.", retry=1)
+            raise told(429, "slow", retry=1)
 
     async def withdrawn(self) -> frozenset[str]:
         """Matched sets that were withdrawn, as the chain says; looked up every few seconds."""
@@ -193,19 +209,25 @@ class Desk:
     async def visit(self, number: int) -> Visit:
         found = await run_in_threadpool(self.visits.get, number)
         if found is None:
-            raise Refused(410, "Your data were deleted. Nothing of this visit is kept.")
+            raise told(410, "gone")
         return found
 
-    async def state(self, visit: Visit | None, link: dict[str, str] | None = None) -> dict[str, Any]:
-        """Where somebody is, and all that their page needs to go on."""
-        first = "instructions" if self.texts.comprehension else "trials"
+    async def state(
+        self, visit: Visit | None, link: dict[str, str] | None = None, language: str = ""
+    ) -> dict[str, Any]:
+        """Where somebody is, and all that their page needs to go on; ``language`` is that of a preview."""
+        language = self.language(visit.language if visit else language)
+        survey = self.spoken[language]
+        assert survey.service is not None
+        texts = survey.service
+        first = "instructions" if texts.comprehension else "trials"
         status = first if visit is None else visit.status
         facts: dict[str, Any] = {
             "status": status, "preview": visit is None, "tries_left": TRIES - (visit.tries if visit else 0),
             "token": PREVIEW if visit is None else self.token(visit.id),
-            "instructions": self.texts.instructions, "debrief": self.texts.debrief,
-            "comprehension": [{"text": one.text, "options": one.options} for one in self.texts.comprehension],
-            "questions": [q.model_dump(include={"name", "text", "low", "high", "scale"}) for q in self.survey.questions],
+            "language": language, "instructions": texts.instructions, "debrief": texts.debrief,
+            "comprehension": [{"text": one.text, "options": one.options} for one in texts.comprehension],
+            "questions": [q.model_dump(include={"name", "text", "low", "high", "scale"}) for q in survey.questions],
             "trials": [], "answered": [], "practice": [], "breaks": self.texts.breaks, "feedback": self.survey.design == "guess",
         }  # fmt: skip
         if status == "screened_out":
@@ -218,7 +240,7 @@ class Desk:
         )  # fmt: skip
         facts["answered"] = sorted(answered)
         facts["trials"] = [
-            self._trial(trial) for position, trial in (await self.seat(visit)).items()
+            self._trial(trial, language) for position, trial in (await self.seat(visit)).items()
             if position in answered or trial.set_key not in withdrawn
         ]  # fmt: skip
         if status == "done":
@@ -234,23 +256,26 @@ class Desk:
         back = kind == "COMPLETED" or "{code}" in self.provider.done
         return {"code": self.codes[kind], "return": done_link(self.provider, self.codes[kind], link or {}) if back else ""}
 
-    def screened(self, given: Sequence[str] | None) -> Screened | None:
-        """What answers to the screening questions mean; None where nothing is asked. Raises Refused where they are none."""
-        asked = self.texts.screening
-        if not asked:
+    def screened(self, given: Sequence[str] | None, language: str) -> Screened | None:
+        """What answers to the screening questions, given in a language, mean; None where nothing is asked. Raises Refused
+        where they are none. Kept are the study's own words."""
+        asked, shown = self.texts.screening, self.spoken[language].service
+        if not asked or shown is None:
             return None
-        if given is None or len(given) != len(asked) or any(one not in each.options for one, each in zip(given, asked, strict=True)):
+        offered = [one.options for one in shown.screening]
+        if given is None or len(given) != len(asked) or any(one not in options for one, options in zip(given, offered, strict=True)):
             raise Refused(422, "screening: one of the options of each question is asked for.")
-        both = list(zip(given, asked, strict=True))
+        both = [(each.options[options.index(one)], each) for one, options, each in zip(given, offered, asked, strict=True)]
         return Screened(
             {each.name: one for one, each in both}, all(one in each.admitted for one, each in both),
             {each.name: each.quotas[one] for one, each in both if one in each.quotas},
         )  # fmt: skip
 
-    def _trial(self, trial: Shown) -> dict[str, Any]:
+    def _trial(self, trial: Shown, language: str) -> dict[str, Any]:
         if trial.kind == "attention":
             assert trial.target is not None
-            question = {"name": ATTENTION, "text": attention_text(trial.target), "low": "0", "high": "100", "scale": "vas"}
+            text = WORDS[language]["attention"].replace("{number}", f"{trial.target:g}")
+            question = {"name": ATTENTION, "text": text, "low": "0", "high": "100", "scale": "vas"}
             return {"position": trial.position, "picture": None, "pictures": [], "questions": [question]}
         pictures = [f"/picture/{self.names[one]}.png" for one in trial.stimuli]
         return {"position": trial.position, "picture": pictures[0], "pictures": pictures, "questions": None}
@@ -270,7 +295,7 @@ class Desk:
             shown = [names[start : start + several] for start in range(0, trials * several, several)]
             return [{"pictures": pictures, "questions": None, "right": None} for pictures in shown]
         own = self.visits.practice(assignment, trials)
-        return [{"pictures": self._trial(one)["pictures"], "questions": None, "right": one.target} for one in own]
+        return [{"pictures": self._trial(one, self.languages[0])["pictures"], "questions": None, "right": one.target} for one in own]
 
     def right(self, trial: Shown, values: Mapping[str, float | str]) -> bool | None:
         """Whether a guess, once it is stored, was right; None where there is nothing to guess."""
@@ -327,8 +352,12 @@ def build(
     desk = Desk(store, files, study_id, study, batch, practice)
 
     async def about(request: Request) -> dict[str, Any]:
+        accepted = _accepted(request.headers.get("accept-language", ""))
+        language = desk.language(request.query_params.get("lang", ""), *accepted)
+        words, texts = desk.survey.languages.get(language), desk.spoken[language].service  # type: ignore[call-overload]
         return {
-            "study": study.study, "title": study.title, "consent": desk.texts.consent, "contact": desk.texts.contact,
+            "study": study.study, "title": words.title if words else study.title, "language": language,
+            "languages": desk.languages, "consent": texts and texts.consent, "contact": desk.texts.contact,
             "retention_days": desk.texts.retention_days,
             "parameters": [*desk.provider.entry, *[SIGNATURE] * desk.signed], "minutes": desk.survey.pay.minutes,
         }  # fmt: skip
@@ -351,14 +380,15 @@ def build(
             desk.slow_down(pid)
             if (found := await run_in_threadpool(desk.visits.find, pid)) is not None:
                 return await desk.state(found, link)
-        if desk.texts.screening and given.screening is None:
-            questions = [{"text": one.text, "options": one.options} for one in desk.texts.screening]
-            return {"status": "screening", "screening": questions}
-        screened = desk.screened(given.screening)
+        language = desk.language(given.language, *_accepted(request.headers.get("accept-language", "")))
+        shown = desk.spoken[language].service
+        if shown is not None and shown.screening and given.screening is None:
+            return {"status": "screening", "screening": [{"text": one.text, "options": one.options} for one in shown.screening]}
+        screened = desk.screened(given.screening, language)
         if who.preview:
-            return {"status": "unfit"} if screened and not screened.fit else await desk.state(None)
+            return {"status": "unfit"} if screened and not screened.fit else await desk.state(None, language=language)
         keep = timedelta(days=desk.texts.retention_days)
-        begin = partial(desk.visits.begin, pid, who.participant, lease=desk.lease, keep=keep, screened=screened)
+        begin = partial(desk.visits.begin, pid, who.participant, lease=desk.lease, keep=keep, screened=screened, language=language)
         found = await desk.writer.do(begin)
         if found is None:
             return {"status": "full"}
@@ -368,13 +398,14 @@ def build(
 
     async def comprehension(request: Request) -> dict[str, Any]:
         number, given = desk.known(request), await _read(request, Comprehension)
-        passed = given.answers == [one.answer for one in desk.texts.comprehension]
+        right = [[one.answer for one in spoken.service.comprehension] for spoken in desk.spoken.values() if spoken.service]
+        passed = given.answers in right  # in whichever language
         if number is None:
             status = "trials" if passed else "instructions" if given.attempt < TRIES else "screened_out"
             return {"status": status, "tries_left": TRIES - given.attempt}
         found = await desk.writer.do(partial(desk.visits.check, number, given.attempt, passed, TRIES, desk.lease))
         if found is None:
-            raise Refused(410, "Your data were deleted. Nothing of this visit is kept.")
+            raise told(410, "gone")
         return {"status": found.status, "tries_left": TRIES - found.tries}
 
     async def state(request: Request) -> dict[str, Any]:
@@ -446,7 +477,7 @@ def build(
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            *map(page, ("index.html", "survey.js", "survey.css", "icon.svg")),
+            *map(page, ("index.html", "survey.js", "survey.css", "icon.svg", "words.json")),
             Route("/api/about", _answered(about)),
             Route("/api/arrive", _answered(arrive), methods=["POST"]),
             Route("/api/consent", _answered(consent), methods=["POST"]),
@@ -461,13 +492,23 @@ def build(
     return app
 
 
+def _accepted(header: str) -> list[str]:
+    """The languages that a browser accepts, the most wanted first (RFC 9110, section 12.5.4)."""
+    found = []
+    for part in header[:500].split(","):
+        name, _, weight = part.strip().partition(";q=")
+        with suppress(ValueError):
+            found.append((float(weight or 1), name))
+    return [name for weight, name in sorted(found, key=lambda one: -one[0]) if weight > 0]
+
+
 def _why(status: str) -> Refused:
     """Why a visit of this status has no trial to answer."""
     if status == "instructions":
-        return Refused(403, "The questions on the instructions come first.")
+        return told(403, "too_early")
     if status in ("screened_out", *TURNED_AWAY):
-        return Refused(410, "The survey has ended for you; nothing more is asked.")
-    return Refused(410, "This list is no longer yours. Please open your link again.")
+        return told(410, "ended")
+    return told(410, "not_yours")
 
 
 def _as_png(file: Path) -> bytes:
@@ -484,7 +525,8 @@ def _answered(handler: Callable[[Request], Awaitable[dict[str, Any]]]) -> Callab
             return JSONResponse(refused.facts, refused.status, headers={"Cache-Control": "no-store", **after})
         except UserError as error:
             # A link that is not of the panel is the visitor's; a database that is away is not.
-            return JSONResponse({"error": error.message}, 422 if isinstance(error, WrongLink) else 503)
+            wrong = isinstance(error, WrongLink)
+            return JSONResponse({"error": error.message} | ({"say": "wrong_link"} if wrong else {}), 422 if wrong else 503)
 
     return endpoint
 

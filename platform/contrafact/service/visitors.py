@@ -62,6 +62,7 @@ class Visitor:
     rng: np.random.Generator
     mishap: str = PLAIN
     screening: Sequence[str] = ()  # answers to the screening questions
+    language: str = ""
     think: Callable[[], float] | None = None  # seconds before each answer
     acknowledged: dict[int, dict[str, float | str]] = field(default_factory=dict)
     timings: list[tuple[float, float]] = field(default_factory=list)
@@ -84,9 +85,10 @@ class Visitor:
         """Opens the link, consents and understands; returns the page's state."""
         state = await self._facts("/api/arrive", {"link": self.link})
         if state["status"] == "consent":
-            state = await self._facts("/api/consent", {"link": self.link})
+            state = await self._facts("/api/consent", {"link": self.link, "language": self.language})
         if state["status"] == "screening":
-            state = await self._facts("/api/consent", {"link": self.link, "screening": list(self.screening)})
+            answers = {"link": self.link, "language": self.language, "screening": list(self.screening)}
+            state = await self._facts("/api/consent", answers)
         self.token = state.get("token", "")
         if state["status"] == "instructions":
             state |= await self._facts("/api/comprehension", {"attempt": 1, "answers": list(self.knows)})
@@ -200,14 +202,21 @@ def people(
 
         return respond
 
-    knows = [one.answer for one in survey.service.comprehension]
     answers = [_admitted(one, survey.participants, study.seed) for one in survey.service.screening]
     for number in range(survey.participants):
         rng = seeds.generator(study.seed, "visitors", replication, number)
         mishap = str(rng.choice(MISHAPS)) if rng.random() < who.mishaps else PLAIN
         ids = (f"simulated-{number}", f"{number + 1:024x}", f"{number + 1}")
         link = {desk.provider.participant: next(one for one in ids if re.fullmatch(desk.provider.pattern, one))}
-        yield Visitor(address, link, responding(number), knows, rng, mishap, [each[number] for each in answers])
+        language = str(rng.choice(desk.languages))
+        shown = desk.spoken[language].service
+        assert shown is not None
+        knows = [one.answer for one in shown.comprehension]
+        told = [
+            own.options[one.options.index(each[number])]
+            for one, own, each in zip(survey.service.screening, shown.screening, answers, strict=True)
+        ]
+        yield Visitor(address, link, responding(number), knows, rng, mishap, told, language)
 
 
 def field_simulated(

@@ -389,7 +389,7 @@ class Rating(Base):
 class Visit(Base):
     """A person at the participant service; ``status`` is instructions, trials, done, screened_out (the instructions were
     not understood), unfit (by the answers to ``screening``) or full (enough people gave these answers). The list is
-    theirs until ``lease_until``, which every answer moves on."""
+    theirs until ``lease_until``, which every answer moves on. ``language`` is the one in which they were asked."""
 
     __tablename__ = "visit"
     __table_args__ = (UniqueConstraint("batch_id", "participant_id"),)
@@ -400,6 +400,7 @@ class Visit(Base):
     tries: Mapped[int]
     consented: Mapped[datetime]
     screening: Mapped[dict[str, Any]]
+    language: Mapped[str] = mapped_column(String(8))
     lease_until: Mapped[datetime]
 
 

@@ -29,6 +29,7 @@ class Visit:
     status: str
     tries: int
     assignment: int | None
+    language: str
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class Visits:
             return None if row is None or row.batch_id != self._batch else _visit(row)
 
     def begin(
-        self, pid_hash: str, raw: str, *, lease: timedelta, keep: timedelta, screened: Screened | None = None
+        self, pid_hash: str, raw: str, *, lease: timedelta, keep: timedelta, screened: Screened | None = None,
+        language: str = "en",
     ) -> Visit | None:
         """Somebody consents: their visit with a list on lease, or the one they have; None where the batch is full.
 
@@ -152,7 +154,7 @@ class Visits:
             row = m.Visit(
                 batch_id=self._batch, participant_id=person.id, assignment_id=assignment and assignment.id,
                 status=turned_away or "instructions", tries=0, consented=now, lease_until=now + lease,
-                screening=dict(screened.answers) if screened else {},
+                screening=dict(screened.answers) if screened else {}, language=language,
             )  # fmt: skip
             session.add(row)
             session.flush()
@@ -405,6 +407,15 @@ class Visits:
         if pid_hash is not None:
             self._store.forget(self._study, pid_hash, "asked for by the participant")
 
+    def languages(self) -> dict[str, int]:
+        """How many people were asked in each language, of those who had a list."""
+        query = (
+            select(m.Visit.language, func.count()).where(m.Visit.batch_id == self._batch, m.Visit.assignment_id.is_not(None))
+            .group_by(m.Visit.language).order_by(m.Visit.language)
+        )  # fmt: skip
+        with self._store._read() as session:
+            return dict(session.execute(query).all())
+
     def filled(self) -> dict[int, int]:
         """How many people have finished each list of the batch, or hold it now; deserted ones do not count."""
         query = select(m.Assignment.list_number, m.Assignment.status, m.Visit.lease_until).outerjoin(
@@ -421,7 +432,7 @@ class Visits:
 
 
 def _visit(row: m.Visit) -> Visit:
-    return Visit(row.id, row.status, row.tries, row.assignment_id)
+    return Visit(row.id, row.status, row.tries, row.assignment_id, row.language)
 
 
 def _taken(

@@ -113,11 +113,9 @@ class _Words:
         kind, loc, value = error["type"], tuple(error["loc"]), error["input"]
         if loc and loc[-1] == "[key]":
             names = self._place(loc[:-2])
-            form = {
-                "type": "string",
-                "pattern": next(iter(names["patternProperties"])),
-                **names["propertyNames"],
-            }
+            form = {"type": "string", **names.get("propertyNames", {})}
+            if patterns := names.get("patternProperties"):
+                form["pattern"] = next(iter(patterns))
             return Finding(loc[:-1], f"the name {shown(loc[-2])}", self._describe(form))
         if kind == "extra_forbidden":
             known = tuple(self._place(loc[:-1]).get("properties", ()))
@@ -136,12 +134,14 @@ class _Words:
     def _place(self, loc: Loc) -> dict[str, Any]:
         place = self._resolved(self.root)
         for part in loc:
-            patterns = place.get("patternProperties")
+            patterns, others = place.get("patternProperties"), place.get("additionalProperties")
             if isinstance(part, int):
                 fixed = place.get("prefixItems")
                 place = fixed[part] if fixed and part < len(fixed) else place.get("items", {})
             elif patterns:
                 place = next(iter(patterns.values()))
+            elif isinstance(others, dict):
+                place = others
             else:
                 place = place.get("properties", {}).get(part, {})
             place = self._resolved(place)

@@ -302,6 +302,7 @@ def _survey(raw: Raw) -> Iterator[Finding]:
         yield from _repeated(raw, "name", "survey", "questions")
         yield from _design(survey)
         yield from _screening(survey)
+        yield from _languages(survey)
         practice = _at(survey, "service", "practice")
         if survey.get("design") == "between_arm" and isinstance(practice, dict) and practice.get("folder") is None:
             allowed = "a folder of other pictures: another list's would show people another arm"
@@ -321,6 +322,46 @@ def _screening(survey: Raw) -> Iterator[Finding]:
             found = f"room for {one.room} people, while survey.participants is {wanted}"
             yield Finding((*here, index, "quotas"), found, f"quotas that add up to {wanted} or more")
     yield from _repeated(survey, "name", "service", "screening", under=("survey",))
+
+
+def _languages(survey: Raw) -> Iterator[Finding]:
+    """What a translation lacks, or has too much."""
+    own = survey.get("language", schema.Survey.model_fields["language"].default)
+    if survey.get("languages") and not isinstance(survey.get("service"), dict):
+        yield Finding(("survey", "languages"), "languages without `service`", "with pages of our own alone: files are in one language")
+        return
+    questions = {q.get("name"): q for q in _items(survey, "questions") if isinstance(q, dict)}
+    screened = {q.get("name"): q for q in _items(survey, "service", "screening") if isinstance(q, dict)}
+    checks = _items(survey, "service", "comprehension")
+    for language in _section(survey, "languages"):
+        here: Loc = ("survey", "languages", language)
+        one = _section(survey, "languages", language)
+        if language not in get_args(schema.Language) or not isinstance(survey["languages"][language], dict):
+            continue
+        if language == own:
+            yield Finding(here, f"{shown(language)}, the study's own language", "other languages")
+        for key, wanted in (("questions", questions), ("screening", screened)):
+            given = _section(one, key)
+            for name in wanted:
+                if isinstance(name, str) and name not in given:
+                    yield Finding((*here, key), f"no words for '{name}'", f"all of {_words(str(each) for each in wanted)}")
+            for name in given:
+                if name not in wanted:
+                    yield _unknown((*here, key, name), str(name), [str(each) for each in wanted])
+        for name, question in questions.items():
+            words = _section(one, "questions", str(name))
+            for end in ("low", "high") if question.get("scale", "vas") in ("vas", "likert7", "best_worst") else ():
+                if words and words.get(end) is None:
+                    yield Finding((*here, "questions", str(name)), f"no `{end}`", "both ends of the scale")
+        pairs = [((*here, "screening", str(name)), question, _section(one, "screening", str(name))) for name, question in screened.items()]
+        translated = _items(one, "comprehension")
+        if len(translated) != len(checks):
+            yield Finding((*here, "comprehension"), f"{len(translated)} questions on the instructions", f"{len(checks)}, as in the study")
+        pairs += [((*here, "comprehension", k), *two) for k, two in enumerate(zip(checks, translated, strict=False))]
+        for loc, first, other in pairs:
+            options, others = _items(first, "options"), _items(other, "options")
+            if other and len(options) != len(others):
+                yield Finding((*loc, "options"), f"{len(others)} options", f"{len(options)}, in the same order as in the study")
 
 
 def _design(survey: Raw) -> Iterator[Finding]:

@@ -558,6 +558,42 @@ class Service(Part):
     )
 
 
+Language = Literal["en", "de", "fr", "es", "zh"]  # those that service/pages/words.json has words for
+
+
+class Wording(Part):
+    """A question in another language; ``low`` and ``high`` where its scale has ends."""
+
+    text: Annotated[str, Field(min_length=2, max_length=500)]
+    low: Annotated[str, Field(min_length=1, max_length=80)] | None = None
+    high: Annotated[str, Field(min_length=1, max_length=80)] | None = None
+
+
+class Offered(Part):
+    """A question with options in another language: the same options, in the same order."""
+
+    text: Annotated[str, Field(min_length=2, max_length=500)]
+    options: Annotated[tuple[Option, ...], Field(min_length=2, max_length=20)]
+
+    @model_validator(mode="after")
+    def _different(self) -> Offered:
+        if len(set(self.options)) != len(self.options):
+            raise ValueError("different options")
+        return self
+
+
+class Translation(Part):
+    """All that people read, in another language."""
+
+    title: Annotated[str, Field(min_length=2, max_length=200)]
+    questions: dict[Name, Wording]
+    consent: Annotated[str, Field(min_length=5, max_length=20_000)]
+    screening: dict[Name, Offered] = {}
+    instructions: Annotated[str, Field(min_length=2, max_length=20_000)]
+    comprehension: tuple[Offered, ...] = ()
+    debrief: Annotated[str, Field(min_length=2, max_length=20_000)]
+
+
 class Survey(Part):
     design: Literal["within_image", "between_arm", "pairs", "guess", "best_worst"] = Field(
         default="within_image",
@@ -583,6 +619,8 @@ class Survey(Part):
     pay: Pay = Pay()
     service: Service | None = Field(default=None, description="pages of our own; absent: the batch goes out as files")
     panel: Panel | None = Field(default=None, description="where people come from; absent: nothing is published")
+    language: Language = Field(default="en", description="of the study's own texts")
+    languages: dict[Language, Translation] = Field(default={}, description="other languages, with all that people read")
     models: dict[Name, ModelRespondent] = Field(default={}, description="model respondents, by a name of yours")
 
     @model_validator(mode="after")
@@ -599,12 +637,31 @@ class Survey(Part):
             sentence
             for wanted, sentence in (
                 (self.pay.bonus, "What a bonus comes to: people are not shown it; it is counted from the answers that come back."),
+                (self.languages, f"The other languages ({', '.join(self.languages)}): files are in {self.language} alone."),
                 (service and service.screening, "Screening questions and their quotas: set them at the panel."),
                 (service and service.practice, "The practice trials: build them there."),
                 (service and service.breaks, "The breaks: build them there."),
             )
             if wanted
         )  # fmt: skip
+
+    def spoken(self, language: str) -> Survey:
+        """The survey in one of its languages: the same, in other words; who is admitted stays in the study's own."""
+        words = self.languages.get(language)  # type: ignore[call-overload]
+        if words is None or self.service is None:
+            return self
+        own = self.service
+        checks = tuple(
+            one.model_copy(update={"text": other.text, "options": other.options, "answer": other.options[one.options.index(one.answer)]})
+            for one, other in zip(own.comprehension, words.comprehension, strict=True)
+        )
+        screening = tuple(one.model_copy(update=dict(words.screening[one.name])) for one in own.screening)
+        texts = {"consent": words.consent, "instructions": words.instructions, "debrief": words.debrief}
+        service = own.model_copy(update={**texts, "comprehension": checks, "screening": screening})
+        questions = tuple(
+            one.model_copy(update=words.questions[one.name].model_dump(exclude_none=True)) for one in self.questions
+        )
+        return self.model_copy(update={"questions": questions, "service": service})
 
     @property
     def guessed(self) -> str | None:

@@ -5,7 +5,7 @@
 const $ = (id) => document.getElementById(id);
 const AHEAD = 12;           // pictures loaded before they are needed
 const query = Object.fromEntries(new URLSearchParams(location.search));
-let about, link, state, tries = 0, sending = null, blocked = "";
+let about, link, state, catalogue = {}, language = "en", tries = 0, sending = null, blocked = "";
 let away = 0;                 // how often this page was left while the trial stood
 const pictures = new Map();
 const verdicts = new Map();   // of guesses, by position
@@ -26,6 +26,14 @@ function settle(answer) {
   try { localStorage.removeItem(box() + answer.position); } catch { /* nothing was kept */ }
 }
 
+// The page's own words in the language of the person; the study's come from the server in the same one.
+const t = (key, values = {}) => (catalogue[language]?.[key] ?? "").replace(/\{(\w+)\}/g, (_, name) => values[name]);
+function speak(named) {
+  language = document.documentElement.lang = named;
+  $("title").textContent = about.title;
+  $("progress").setAttribute("aria-label", t("progress"));
+}
+
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 async function call(path, body, method = "POST") {
@@ -44,12 +52,12 @@ async function insist(path, body, method) {
       const { status, facts } = await call(path, body, method);
       if (status < 500 && status !== 429) { if (status === 200) note(""); return { status, facts }; }
     } catch { /* no connection */ }
-    note("The connection is lost. This page goes on as soon as it is back.");
+    note(t("lost"));
     await sleep(wait * (0.75 + Math.random() / 2));
   }
 }
 
-const note = (text) => { if ($("note").textContent !== text) $("note").textContent = text || (state?.preview ? "Preview: nothing is kept." : ""); };
+const note = (text) => { if ($("note").textContent !== text) $("note").textContent = text || (state?.preview ? t("preview") : ""); };
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -92,15 +100,15 @@ const answered = () => new Set([...state.answered, ...unsent().map((answer) => a
 // Pages in their order
 
 function consent() {
-  show(about.title, paragraphs(about.consent), element("p", { class: "small" }, kept()), element("p", { class: "small" }, `Questions? ${about.contact}`),
-    actions(button("I do not agree", declined, "quiet"), button("I agree", async () => enter(await insist("/api/consent", { link })))));
+  show(about.title, paragraphs(about.consent), element("p", { class: "small" }, kept()), element("p", { class: "small" }, t("contact", { contact: about.contact })), languages(),
+    actions(button(t("disagree"), declined, "quiet"), button(t("agree"), async () => enter(await insist("/api/consent", { link, language })))));
 }
 function kept() {
-  const until = new Date(Date.now() + 86400000 * about.retention_days).toISOString().slice(0, 10);
-  return `The id in your link is kept apart from your answers and deleted after ${about.retention_days} days (${until}).`;
+  const days = about.retention_days, date = new Date(Date.now() + 86400000 * days).toISOString().slice(0, 10);
+  return t("kept", { days, date });
 }
-const screening = (questions) => choose("First a few questions", "They tell whether this study is for you.", questions, "Go on",
-  async (answers) => enter(await insist("/api/consent", { link, screening: answers })));
+const screening = (questions) => choose(t("screening"), t("screening_text"), questions, t("go_on"),
+  async (answers) => enter(await insist("/api/consent", { link, language, screening: answers })));
 
 // A page of questions with one answer each; `take` is given the answers once all are there.
 function choose(title, introduction, questions, label, take) {
@@ -114,38 +122,40 @@ function choose(title, introduction, questions, label, take) {
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("submit", once(async () => {
     const answers = questions.map((_, number) => new FormData(form).get(`c${number}`));
-    if (answers.includes(null)) problem.textContent = "Please answer every question.";
+    if (answers.includes(null)) problem.textContent = t("unanswered");
     else await take(answers);
   }));
   show(title, paragraphs(introduction), form);
 }
-const declined = () => show("Thank you", paragraphs("You have not taken part, and nothing was kept. You may close this page."));
+const declined = () => show(t("thanks"), paragraphs(t("declined")));
+const languages = () => about.languages.length < 2 ? "" : element("nav", { class: "small languages" }, about.languages.map((one) => element("a",
+  { href: `?${new URLSearchParams({ ...query, lang: one })}`, lang: one, hreflang: one, "aria-current": one === language ? "true" : null }, catalogue[one].language_name)));
 
 function instructions() {
-  const next = state.comprehension.length ? button("Go on", comprehension) : button("Begin", trial);
-  show("How it works", paragraphs(state.instructions), actions(next));
+  const next = state.comprehension.length ? button(t("go_on"), comprehension) : button(t("begin"), trial);
+  show(t("instructions"), paragraphs(state.instructions), actions(next));
 }
 
 function comprehension() {
-  choose("Two minutes of care", "These questions check that the instructions are clear.", state.comprehension, "Check my answers", async (answers) => {
+  choose(t("care"), t("care_text"), state.comprehension, t("check"), async (answers) => {
     const { status, facts } = await insist("/api/comprehension", { attempt: tries + 1, answers });
     if (status !== 200) return stopped(facts);
     tries += 1;
     Object.assign(state, facts);
     if (state.status !== "instructions") return proceed();
-    show("Not quite", paragraphs("At least one answer was not right. Please read the instructions again; you have one more try."),
-      actions(button("Read again", instructions)));
+    show(t("not_quite"), paragraphs(t("not_quite_text")),
+      actions(button(t("read_again"), instructions)));
   });
 }
 
 function vas(question, changed) {
   const input = element("input", { type: "range", class: "unset", min: 0, max: 100, step: 1, value: 50, id: question.name,
-    "aria-valuetext": "not answered yet", "aria-describedby": `${question.name}-ends` });
+    "aria-valuetext": t("vas_unset"), "aria-describedby": `${question.name}-ends` });
   let moves = 0;
   const set = (moved) => {
     if (moved) moves += 1;
     input.classList.remove("unset");
-    input.setAttribute("aria-valuetext", `${input.value} of 100, from ${question.low} to ${question.high}`);
+    input.setAttribute("aria-valuetext", t("vas_value", { value: input.value, low: question.low, high: question.high }));
     changed();
   };
   input.addEventListener("pointerdown", (event) => {   // a tap on the line sets the handle there, on every phone too
@@ -182,7 +192,7 @@ function likert(question, changed) {
 function choice(question, changed, several) {
   let moves = 0;
   const inputs = Array.from({ length: several }, (_, place) => element("input", { type: "radio", name: question.name, value: place + 1,
-    "aria-label": `Picture ${place + 1}`, onchange: () => { moves += 1; changed(); } }));
+    "aria-label": t("picture", { number: place + 1 }), onchange: () => { moves += 1; changed(); } }));
   const value = () => { const chosen = inputs.find((input) => input.checked); return chosen ? Number(chosen.value) : null; };
   return {
     node: element("fieldset", {}, element("legend", {}, question.text),
@@ -213,14 +223,14 @@ function picture(address, name) {
       for (let wait = 400; ; wait = Math.min(wait * 1.7, 8000)) {
         const image = element("img", { class: "picture", alt: name, src: address, draggable: "false" });
         try { await image.decode(); return image; } catch { await sleep(wait); image.removeAttribute("src"); }
-        note("A picture is still on its way. This page goes on as soon as the connection is back.");
+        note(t("picture_late"));
       }
     })());
   }
   return pictures.get(address);
 }
 
-const shown = (one) => one.pictures.map((address, place) => picture(address, one.pictures.length > 1 ? `Picture ${place + 1}` : "The picture to judge"));
+const shown = (one) => one.pictures.map((address, place) => picture(address, one.pictures.length > 1 ? t("picture", { number: place + 1 }) : t("the_picture")));
 
 async function trial() {
   const open = state.trials.filter((one) => !answered().has(one.position));
@@ -230,7 +240,7 @@ async function trial() {
   const [now] = open, before = state.trials.indexOf(now);
   if (before === 0 && practised < state.practice.length) return practice();
   if (state.breaks && before && before % state.breaks === 0 && !breaks.has(before)) return rest(before);
-  await ask(now, now.pictures.length === 1 ? `Picture ${before + 1} of ${state.trials.length}` : `Question ${before + 1} of ${state.trials.length}`, (given) => {
+  await ask(now, t(now.pictures.length === 1 ? "picture_of" : "question_of", { number: before + 1, all: state.trials.length }), (given) => {
     if (!answered().has(now.position)) {   // another tab may have been quicker
       keep({ key: crypto.randomUUID?.() ?? String(Math.random()).slice(2).padEnd(17, "0") + Date.now(), position: now.position,
         ...given, break_ms: breaks.get(before) ?? null, answered_at: new Date().toISOString() });
@@ -245,14 +255,14 @@ async function trial() {
 async function ask(now, title, take) {
   const images = (await Promise.all(shown(now))).map((image) => image.cloneNode());
   if (navigator.onLine && !blocked) note("");
-  const submit = element("button", { "aria-disabled": "true" }, "Next");
+  const submit = element("button", { "aria-disabled": "true" }, t("next"));
   const controls = (now.questions ?? state.questions).flatMap(parts).map((question) => ({ question,
     ...CONTROLS[question.scale](question, () => submit.setAttribute("aria-disabled", String(!complete())), images.length) }));
   const complete = () => missing() === "";
   const missing = () => {
-    if (controls.some((control) => control.value() === null)) return "Please answer first.";
+    if (controls.some((control) => control.value() === null)) return t("answer_first");
     const twice = controls.some((one, next) => one.question.scale === "worst" && one.value() === controls[next - 1].value());
-    return twice ? "Please name two different pictures." : "";
+    return twice ? t("two_different") : "";
   };
   const problem = element("p", { class: "problem", role: "alert" });
   const form = element("form", { novalidate: true }, controls.map((control) => control.node), problem, actions(submit));
@@ -282,11 +292,11 @@ async function ask(now, title, take) {
 // Before the first trial that counts. Nothing of it leaves this page.
 function practice() {
   if (practised === 0) {
-    show("Practice", paragraphs("First a few trials for practice. Your answers to them are not kept."), actions(button("Begin", attempt)));
+    show(t("practice"), paragraphs(t("practice_text")), actions(button(t("begin"), attempt)));
   } else attempt();
   async function attempt() {
     const now = state.practice[practised];
-    await ask(now, `Practice ${practised + 1} of ${state.practice.length}`, ({ values }) => {
+    await ask(now, t("practice_of", { number: practised + 1, all: state.practice.length }), ({ values }) => {
       practised += 1;
       const next = practised < state.practice.length ? attempt : ready;
       if (now.right === null) return next();
@@ -295,15 +305,15 @@ function practice() {
     });
   }
   function ready() {
-    show("Now it begins", paragraphs("The practice is over. From here on your answers count."), actions(button("Begin", trial)));
+    show(t("practice_over"), paragraphs(t("practice_over_text")), actions(button(t("begin"), trial)));
     $("main").querySelector("button").focus();
   }
 }
 
 function rest(before) {
   const began = performance.now();
-  show("Take a break", paragraphs(`${before} of ${state.trials.length} are done. Rest as long as you like.`),
-    actions(button("Go on", () => { breaks.set(before, Math.round(Math.min(performance.now() - began, 86400000))); return trial(); })));
+  show(t("break"), paragraphs(t("break_text", { done: before, all: state.trials.length })),
+    actions(button(t("go_on"), () => { breaks.set(before, Math.round(Math.min(performance.now() - began, 86400000))); return trial(); })));
   $("main").querySelector("button").focus();
 }
 
@@ -315,7 +325,7 @@ async function told(now) {
   verdict(right, trial);
 }
 function verdict(right, next) {
-  show(right ? "Right" : "Not right", paragraphs(right ? "Your guess was right." : "It was the other picture."), actions(button("Go on", next)));
+  show(t(right ? "right" : "wrong"), paragraphs(t(right ? "right_text" : "wrong_text")), actions(button(t("go_on"), next)));
   $("main").querySelector("button").focus();
 }
 
@@ -336,7 +346,7 @@ async function deliver() {
       if (typeof reply.facts.right === "boolean") verdicts.set(answer.position, reply.facts.right);
       if (reply.status === 409) await refresh();
       wait = 400;
-      if (blocked) { blocked = ""; note("All your answers are saved."); }
+      if (blocked) { blocked = ""; note(t("saved")); }
     } else if (reply.status === 401 || reply.status === 410) {
       return stopped(reply.facts);
     } else if (reply.status >= 400 && reply.status < 500 && reply.status !== 429 && reply.status !== 408) {
@@ -344,7 +354,7 @@ async function deliver() {
       await refresh();
       proceed();
     } else {
-      blocked = "You are offline. Your answers are kept in this browser and sent when the connection is back.";
+      blocked = t("offline");
       note(blocked);
       await sleep(wait * (0.75 + Math.random() / 2));
       wait = Math.min(wait * 1.7, 8000);
@@ -362,7 +372,7 @@ async function refresh() {
 }
 
 async function finish() {
-  show("Saving your answers", paragraphs("Please keep this page open until the next one appears."));
+  show(t("saving"), paragraphs(t("saving_text")));
   while (unsent().length) { await send(); await sleep(50); }
   if (state.preview) state.code = "PREVIEW";
   else {
@@ -374,23 +384,22 @@ async function finish() {
   done();
 }
 
-const earned = ({ right, guesses, amount, currency }) => `You guessed ${right} of ${guesses} right. That is a bonus of ${amount} ${currency}, which the panel pays.`;
-const done = () => ended("Thank you", state.bonus ? `${earned(state.bonus)}\n\n${state.debrief}` : state.debrief);
-const unfit = () => ended("Thank you", "By your answers this study is not for you, so it ends here. Please tell the panel so with the code below; this has no bad consequence for you.");
-const enough = () => ended("Enough people have taken part", "As many people with answers like yours as were wanted have taken part already, so the survey ends here. Please tell the panel so with the code below; this has no bad consequence for you.");
+const done = () => ended(t("thanks"), state.bonus ? `${t("bonus", state.bonus)}\n\n${state.debrief}` : state.debrief);
+const unfit = () => ended(t("thanks"), t("unfit"));
+const enough = () => ended(t("enough"), t("enough_text"));
 function ended(title, text) {
   $("progress").hidden = true;
-  const code = state.code ? [element("p", {}, "Your completion code:"), element("p", { class: "code", id: "code" }, state.code)] : [];
-  const back = state.return ? actions(element("a", { class: "button", href: state.return }, "Return to the panel")) : null;
-  show(title, paragraphs(text), code, back ?? "", element("p", { class: "small" }, `Questions? ${about.contact}`));
+  const code = state.code ? [element("p", {}, t("code")), element("p", { class: "code", id: "code" }, state.code)] : [];
+  const back = state.return ? actions(element("a", { class: "button", href: state.return }, t("return"))) : null;
+  show(title, paragraphs(text), code, back ?? "", element("p", { class: "small" }, t("contact", { contact: about.contact })));
 }
 
 // Deletion stands below every page once something is kept, so that the person's own link is all it takes.
 function removal() {
   const wanted = Boolean(state?.token) && !state.preview && ["instructions", "trials", "done"].includes(state.status);
-  const ask = () => show("Delete everything?", paragraphs("All your answers and your id are deleted for good, and the survey ends. This cannot be undone."),
-    actions(button("Keep them", proceed, "quiet"), button("Delete", forget)));
-  $("footer").replaceChildren(...(wanted ? [button("Withdraw and delete my answers", ask, "quiet")] : []));
+  const ask = () => show(t("delete_all"), paragraphs(t("delete_text")),
+    actions(button(t("keep"), proceed, "quiet"), button(t("delete"), forget)));
+  $("footer").replaceChildren(...(wanted ? [button(t("withdraw"), ask, "quiet")] : []));
 }
 async function forget() {
   await insist("/api/forget", {});
@@ -398,15 +407,18 @@ async function forget() {
   state = null;
   $("progress").hidden = true;
   $("footer").replaceChildren();
-  show("Deleted", paragraphs("Your answers and your id are gone. Thank you for your time."));
+  show(t("deleted"), paragraphs(t("deleted_text")));
 }
 
-const stopped = (facts) => show("This page cannot go on", paragraphs(facts.error ?? "Please open your link again."));
-const screenedOut = () => show("Thank you", paragraphs("The questions on the instructions were not answered as expected, so the survey ends here. Please return your place to the panel; this has no bad consequence for you."));
-const full = () => show("All places are taken", paragraphs("Thank you for coming. Enough people have taken part, and nothing was kept of your visit."));
+const stopped = (facts) => show(t("stopped"), paragraphs(t(facts.say) || facts.error || t("open_again")));
+const screenedOut = () => show(t("thanks"), paragraphs(t("not_understood")));
+const full = () => show(t("full"), paragraphs(t("full_text")));
 
-function enter({ status, facts }) {
+const introduce = async (named) => { about = (await insist(`/api/about?lang=${encodeURIComponent(named)}`, undefined, "GET")).facts; };
+async function enter({ status, facts }) {
   if (status !== 200) return stopped(facts);
+  if (facts.language && facts.language !== about.language) await introduce(facts.language);   // begun in another one
+  speak(about.language);
   if (facts.status === "full" && !facts.token) return full();
   if (facts.status === "consent") return consent();
   if (facts.status === "screening") return screening(facts.screening);
@@ -428,8 +440,9 @@ function proceed() {
 }
 
 async function start() {
-  about = (await insist("/api/about", undefined, "GET")).facts;
-  $("title").textContent = about.title;
+  catalogue = (await insist("/words.json", undefined, "GET")).facts;
+  await introduce(query.lang ?? "");
+  speak(about.language);
   link = Object.fromEntries(about.parameters.filter((name) => name in query).map((name) => [name, query[name].slice(0, 300)]));
   enter(await insist("/api/arrive", { link }));
 }
