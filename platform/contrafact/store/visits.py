@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Literal
@@ -276,7 +276,8 @@ class Visits:
 
     def practice(self, assignment: int | None, trials: int) -> list[Shown]:
         """So many trials of the list after a person's (after the first where none is named), of images that their own list
-        does not show where there are enough, then of other pictures."""
+        does not show where there are enough, then of other pictures; what is right among images of their own list is not
+        told (``target`` None)."""
         with self._store._read() as session:
             numbers = dict(
                 session.execute(
@@ -289,7 +290,7 @@ class Visits:
         sets, pictures = {trial.set_key for trial in own}, {one for trial in own for one in trial.stimuli}
         found = [trial for trial in self.trials(other) if trial.kind == "image"]
         found.sort(key=lambda trial: (trial.set_key in sets, not pictures.isdisjoint(trial.stimuli)))
-        return found[:trials]
+        return [replace(trial, target=None) if trial.set_key in sets else trial for trial in found[:trials]]
 
     def pictures(self) -> dict[int, str]:
         """The pixels of every stimulus of the batch."""

@@ -15,7 +15,8 @@ def minutes(study: Study) -> float:
     assert study.survey is not None
     survey = study.survey
     trial = sum(SECONDS[question.scale] for question in survey.questions)
-    shown = survey.trials_per_participant + survey.repeats
+    practice = survey.service.practice.trials if survey.service and survey.service.practice else 0
+    shown = survey.trials_per_participant + survey.repeats + practice
     return (AROUND_SECONDS + shown * trial + survey.attention_trials * SECONDS["vas"]) / 60
 
 
