@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from contrafact.panels.links import PROVIDERS, signed_links
 from contrafact.service.app import HEADERS, build
 from contrafact.service.field import Field
 from contrafact.store import models as m
-from contrafact.store.visits import Visits
+from contrafact.store.visits import Screened, Visits
 from contrafact.study.schema import Panel, Practice, Screening
 from contrafact.survey.behaviour import flags
 
@@ -192,6 +193,11 @@ def test_screening_sends_away_and_quotas_are_never_overfilled(fielded: Any) -> N
         assert come("eva", "middle")["status"] == "instructions", "a place that is left is given again"
         assert come("cid", "middle")["status"] == "full"
         assert {why: len(people) for why, people in fielded.store.turned_away(fielded.study_id).items()} == {"unfit": 1, "full": 1}
+        visits, hour = Visits(fielded.store, fielded.study_id, fielded.batch), timedelta(hours=1)
+        old = Screened({"age": "old"}, True, {"age": 2})
+        with ThreadPoolExecutor(6) as crowd:  # six at once for the one place that is left of them
+            came = crowd.map(lambda k: visits.begin(f"{k:064x}", "raw", lease=hour, keep=hour, screened=old), range(6))
+            assert sorted(one.status if one else "no list" for one in came) == ["full"] * 5 + ["instructions"]
         assert client.post("/api/consent", json={"link": {}, "screening": ["young"]}).json() == {"status": "unfit"}, "a preview keeps nothing"
 
 
