@@ -19,6 +19,7 @@ from contrafact.settings import Settings
 from contrafact.store import Store, open_store
 from contrafact.store.files import Files
 from contrafact.study import LoadedStudy
+from contrafact.study.schema import Translation
 
 ARMS = [("null", 0.0), *((arm, dose) for arm in ("treated", "sham") for dose in (-1.0, 1.0))]
 YAML = """
@@ -104,6 +105,21 @@ def fielded(
         assert record is not None
         batch = store.batches(record.id)[-1].name
         yield Fielded(path, study.load(path), store, record.id, batch, Files(where.files_url), where)
+
+
+@pytest.fixture
+def german() -> Translation:
+    """All that people read in that study, and in one that asks for their age."""
+    return Translation.model_validate({
+        "title": "Porträts auf einen Blick",
+        "questions": {
+            "groomed": {"text": "Wie gepflegt ist diese Person?", "low": "gar nicht", "high": "sehr"},
+            "warm": {"text": "Wie warm wirkt diese Person?", "low": "kalt", "high": "warm"},
+        },
+        "consent": "Sie sehen einige gezeichnete Gesichter.", "instructions": "Antworten Sie aus dem Bauch.",
+        "screening": {"age": {"text": "Wie alt sind Sie?", "options": ["jung", "alt"]}},
+        "comprehension": [{"text": "Was beurteilen Sie?", "options": ["Häuser", "Gesichter"]}], "debrief": "Danke.",
+    })  # fmt: skip
 
 
 QUESTIONS = {

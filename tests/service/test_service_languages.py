@@ -8,18 +8,7 @@ from typing import Any, get_args
 from starlette.testclient import TestClient
 
 from contrafact.service.app import PAGES, WORDS, build
-from contrafact.study.schema import Comprehension, Language, Screening, Translation
-
-GERMAN = Translation.model_validate({
-    "title": "Porträts auf einen Blick",
-    "questions": {
-        "groomed": {"text": "Wie gepflegt ist diese Person?", "low": "gar nicht", "high": "sehr"},
-        "warm": {"text": "Wie warm wirkt diese Person?", "low": "kalt", "high": "warm"},
-    },
-    "consent": "Sie sehen einige gezeichnete Gesichter.", "instructions": "Antworten Sie aus dem Bauch.",
-    "screening": {"age": {"text": "Wie alt sind Sie?", "options": ["jung", "alt"]}},
-    "comprehension": [{"text": "Was beurteilen Sie?", "options": ["Häuser", "Gesichter"]}], "debrief": "Danke.",
-})  # fmt: skip
+from contrafact.study.schema import Comprehension, Language, Screening
 
 
 def test_every_language_has_every_word_with_the_same_values_in_it() -> None:
@@ -35,12 +24,12 @@ def test_every_language_has_every_word_with_the_same_values_in_it() -> None:
     assert asked | by_server | {"language_name"} == set(WORDS["en"]), "every word is there and used"
 
 
-def test_people_are_asked_in_their_language_and_the_answers_are_the_same(fielded: Any) -> None:
+def test_people_are_asked_in_their_language_and_the_answers_are_the_same(fielded: Any, german: Any) -> None:
     asked, survey = fielded.loaded.study, fielded.loaded.study.survey
     age = Screening(name="age", text="How old are you?", options=("young", "old"), admit=("old",), quotas={"old": 3})
     faces = Comprehension(text="What do you judge?", options=("houses", "faces"), answer="faces")
     service = survey.service.model_copy(update={"screening": (age,), "comprehension": (faces,)})
-    survey = survey.model_copy(update={"languages": {"de": GERMAN}, "service": service})
+    survey = survey.model_copy(update={"languages": {"de": german}, "service": service})
     app = build(fielded.store, fielded.files, fielded.study_id, asked.model_copy(update={"survey": survey}), fielded.batch)
     with TestClient(app) as client:
 
@@ -49,14 +38,14 @@ def test_people_are_asked_in_their_language_and_the_answers_are_the_same(fielded
 
         assert about("", "fr;q=0.9, de-AT;q=0.8, en;q=0.1") == "de" == about("de", "en") and about("it", "xx, *;q=x") == "en"
         shown = client.get("/api/about?lang=de").json()
-        assert shown["title"] == GERMAN.title and shown["consent"] == GERMAN.consent and shown["languages"] == ["en", "de"]
+        assert shown["title"] == german.title and shown["consent"] == german.consent and shown["languages"] == ["en", "de"]
 
         link = {"link": {"participant": "ute"}, "language": "de"}
         [question] = client.post("/api/consent", json=link).json()["screening"]
         assert question == {"text": "Wie alt sind Sie?", "options": ["jung", "alt"]}
         state = client.post("/api/consent", json={**link, "screening": ["alt"]}).json()
         headers = {"Authorization": f"Bearer {state['token']}"}
-        assert state["language"] == "de" and state["questions"][1]["high"] == "warm" and state["instructions"] == GERMAN.instructions
+        assert state["language"] == "de" and state["questions"][1]["high"] == "warm" and state["instructions"] == german.instructions
         attention = next(trial for trial in state["trials"] if not trial["pictures"])["questions"][0]["text"]
         assert "Aufmerksamkeit" in attention and re.search(r"\d", attention)
         early = {"key": "k" * 20, "position": 0, "values": {"groomed": 5, "warm": 2}, "response_ms": 5}

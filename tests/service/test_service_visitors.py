@@ -16,7 +16,8 @@ import pytest
 
 from contrafact.service.app import build
 from contrafact.service.visitors import MISHAPS, Visitor, field_simulated, serving
-from contrafact.study.schema import Respondents
+from contrafact.store.visits import Visits
+from contrafact.study.schema import Respondents, Screening
 from contrafact.survey import fielding
 
 both_stores = pytest.mark.parametrize(
@@ -73,11 +74,17 @@ def readings(fielded: Any) -> pd.DataFrame:
 
 
 @both_stores
-def test_people_answer_the_same_by_the_pages_and_by_a_file(fielded: Any) -> None:
-    survey = fielded.loaded.study.survey.model_copy(update={"respondents": Respondents(mishaps=1.0, dropout=0.1)})
+def test_people_answer_the_same_by_the_pages_and_by_a_file(fielded: Any, german: Any) -> None:
+    """In two languages, past screening questions with quotas that just suffice, with breaks."""
+    survey = fielded.loaded.study.survey
+    age = Screening(name="age", text="How old?", options=("young", "old"), quotas={"young": 1, "old": 2})
+    pages = survey.service.model_copy(update={"screening": (age,), "breaks": 2})
+    people = Respondents(mishaps=1.0, dropout=0.1)
+    survey = survey.model_copy(update={"respondents": people, "service": pages, "languages": {"de": german}})
     own = fielded.loaded.study.model_copy(update={"survey": survey})
     ends = field_simulated(fielded.store, fielded.files, fielded.study_id, own, fielded.batch, readings(fielded))
     assert ends["done"] + ends["left"] == 3 and ends["left"] > 0
+    assert Visits(fielded.store, fielded.study_id, fielded.batch).languages().keys() == {"de", "en"}
     trials = fielding.trials_of(fielded.store, fielded.study_id, own)
     by_file = fielding.simulated_answers(trials, readings(fielded), own)
     keys = ["assignment", "position", "question"]
