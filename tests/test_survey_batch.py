@@ -110,7 +110,8 @@ def test_the_guard_is_harmless_and_can_be_taken_off(text):
 
 
 def test_a_zip_holds_the_same_files(tmp_path, trials):
-    batch.export(tmp_path / "out.zip", trials, QUESTIONS, lambda key: b"x", SALT, title="A study")
+    missing = ("The breaks: build them there.",)
+    assert batch.export(tmp_path / "out.zip", trials, QUESTIONS, lambda key: b"x", SALT, title="A study", missing=missing) == [*missing]
     packed = tmp_path / "out.zip"
     names = [name for name in zipfile.ZipFile(packed).namelist() if not name.endswith("/")]
     assert sorted(name.split("/")[-1] for name in names if "images" not in name) == [
@@ -119,6 +120,8 @@ def test_a_zip_holds_the_same_files(tmp_path, trials):
         "trials.csv",
         "trials.jsonl",
     ]
+    card = next(name for name in names if name.endswith("data_card.md"))
+    assert missing[0] in zipfile.ZipFile(packed).read(card).decode()
     assert sum("images/" in name for name in names) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.zip"], "nothing half-written is left"
 
