@@ -375,7 +375,6 @@ def test_two_languages_in_one_study(side_by_side: Any, browser: Any) -> None:
     try:
         opened(page, server, "ute")  # the browser asks for German
         page.get_by_role("button", name="Ich stimme zu", exact=True).wait_for(), spoken("de")
-        kept(page, "language")
         page.get_by_role("link", name="中文").click()
         page.get_by_role("button", name="我同意", exact=True).wait_for(), spoken("zh")
         page.get_by_role("button", name="我同意", exact=True).click()
