@@ -6,7 +6,8 @@ The ratings of 10,000 people, 100 each (``--quick``: a tenth of it), as the answ
 as Qualtrics exports them (a row a person, a column a loop, three header rows). Each file is imported into a study that
 asked for these ratings, and read alone to the long table (Parquet); before that a file of a tenth of the length, whose
 peak memory stands beside. Each import is the command itself in a process of its own: the time is that of the process
-from start to end, processor time and wall time; the memory its peak (``ru_maxrss``).
+from start to end, processor time and wall time; the memory its peak (``VmHWM``, which it reads itself at its end:
+``ru_maxrss`` begins with what the process held that started it).
 
 The peer is ``pandas.read_csv`` and ``DataFrame.to_sql`` of the same answers file into SQLite, which checks, matches and
 hashes nothing; ``times_peer`` is processor time over the peer's. At the end the import into the study is repeated, as
@@ -51,6 +52,10 @@ with sqlite3.connect(sys.argv[2]) as database:
     table.to_sql("answers", database, index=False)
 """
 OURS = "import sys; from contrafact import cli; cli.main(sys.argv[1:])"
+PEAK = """
+import atexit
+atexit.register(lambda: print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))))
+"""
 
 
 def lists(people: int) -> pd.DataFrame:
@@ -125,13 +130,13 @@ def measured(words: list[str], workspace: Path) -> dict[str, Any]:
     """A process to its end: its last line of JSON if it has one, ``wall_s``, ``cpu_s``, ``peak_mb``."""
     before = time.perf_counter()
     environment = os.environ | {"CONTRAFACT_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", *words], env=environment, stdout=subprocess.PIPE, stderr=sys.stderr)
+    process = subprocess.Popen([sys.executable, "-c", PEAK + words[0], *words[1:]], env=environment, stdout=subprocess.PIPE, stderr=sys.stderr)
     assert process.stdout is not None
-    said = process.stdout.read().decode().splitlines()
+    *said, peak = process.stdout.read().decode().splitlines()
     _, status, used = os.wait4(process.pid, 0)
     if process.returncode or status:
         raise SystemExit(f"{words[1:4]} ended with {status}")
-    facts = {"wall_s": time.perf_counter() - before, "cpu_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}
+    facts = {"wall_s": time.perf_counter() - before, "cpu_s": used.ru_utime + used.ru_stime, "peak_mb": int(peak) / 1024}
     return {**(json.loads(said[-1]) if said else {}), **{name: round(value, 1) for name, value in facts.items()}}
 
 
