@@ -81,6 +81,15 @@ def test_each_changed_key_is_named(payload: dict[str, Any], tmp_path: Path) -> N
     assert "`directions.down.target` is new: 'outcome'" in sentences
 
 
+def test_a_key_that_is_newer_than_the_registration_counts_as_its_default(payload: dict[str, Any], tmp_path: Path) -> None:
+    del payload["content"]["survey"]["repeats"]
+    assert study.changed_since(payload, loaded(tmp_path)) == []
+    asked = loaded(tmp_path, ("participants: 30", "participants: 30\n  repeats: 2"))
+    assert study.changed_since(payload, asked) == ["`survey.repeats` was 0 and is now 2"]
+    payload["content"]["survey"]["no_longer_known"] = 1
+    assert "`survey.no_longer_known` was 1 and is gone" in study.changed_since(payload, loaded(tmp_path))
+
+
 def test_a_changed_study_is_refused_with_the_mend(payload: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"hypotheses\[2\].margin.*contrafact register .*frozen.yaml --amend"):
         study.refuse_changes(payload, loaded(tmp_path, ("margin: 2.5", "margin: 5")))

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 import contrafact
 from contrafact import bundle
 from contrafact.errors import UserError
@@ -40,8 +42,11 @@ def registration_payload(loaded: LoadedStudy, facts: Mapping[str, Any]) -> dict[
 
 
 def changed_since(payload: Mapping[str, Any], loaded: LoadedStudy) -> list[str]:
-    """One sentence for each key of the study that differs from the registered one; empty where none does."""
-    registered, now = dict(_leaves(payload["content"], ())), dict(_leaves(content(loaded.study), ()))
+    """One sentence for each key of the study that differs from the registered one; empty where none does.
+
+    A key that came to the schema after the registration stands in it with its default, as it was not asked for.
+    """
+    registered, now = dict(_leaves(_read_today(payload["content"]), ())), dict(_leaves(content(loaded.study), ()))
     sentences = []
     for loc in [*registered, *(loc for loc in now if loc not in registered)]:
         before, after = registered.get(loc), now.get(loc)
@@ -52,6 +57,13 @@ def changed_since(payload: Mapping[str, Any], loaded: LoadedStudy) -> list[str]:
         elif canonical(before) != canonical(after):
             sentences.append(f"`{dotted(loc)}` was {shown(before)} and is now {shown(after)}")
     return sentences
+
+
+def _read_today(frozen: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return content(Study.model_validate_json(canonical(frozen)))
+    except ValidationError:
+        return frozen
 
 
 def refuse_changes(payload: Mapping[str, Any], loaded: LoadedStudy) -> None:
