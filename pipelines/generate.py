@@ -197,11 +197,10 @@ def run(context: Context) -> dict[str, Any]:
         for number, block in enumerate(context.progress(blocks, len(blocks), f"generate {name}")):
             wanted = np.stack([asked[k] for k in block])
             originals = [records[str(data.key[k])].delivered_sha256 for k in block]
-            make = functools.partial(_block, context, name, instruments, permuted)
-            made = _once(
-                context.folder / f"{name}-{number}.json",
-                lambda: make(follow(), block, wanted, originals, first=number == 0),  # noqa: B023
+            make = functools.partial(
+                _block, context, name, instruments, permuted, follow, block, wanted, originals, first=number == 0
             )
+            made = _once(context.folder / f"{name}-{number}.json", make)
             rows = [
                 StimulusRecord(image_id=records[key].id, direction_id=direction_id, set_key=f"{name}/{key}", **row)
                 for key, row in made["stimuli"]
@@ -231,7 +230,7 @@ def _block(
     name: str,
     instruments: Instruments,
     permuted: Predictor | None,
-    follow: Direction,
+    following: Callable[[], Direction],
     rows: list[int],
     reach: np.ndarray,
     originals: list[str | None],
@@ -247,7 +246,7 @@ def _block(
     study, direction, data = context.study, context.study.directions[name], instruments.data
     doses, keys, pixels = np.array(study.doses.grid), [str(data.key[k]) for k in rows], data.images[rows]
     zero = list(doses).index(0.0)
-    regions = _regions(context, direction.edit, keys)
+    regions, follow = _regions(context, direction.edit, keys), following()
     results = _edits(study, direction, follow, instruments, permuted, rows, reach, regions)
     treated, sources = results["treated"][1], as_input(pixels)
     made: dict[str, Any] = {"stimuli": [], "unsupported": [], "null_error": {}, "axioms": {}}

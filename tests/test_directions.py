@@ -213,6 +213,11 @@ for a classifier's log p, whose way up and way down are not one another's revers
 network of latents, which answers a shift otherwise once the picture has moved."""
 
 
+FAINT = {("latents", "latent"): 2e-4}
+"""Smallest mean change of pixels that counts as an edit, where it is less than 1e-3: the random decoder answers the
+random bottleneck with little."""
+
+
 OF_LATENTS = [case for case in CASES if case not in [("latents", "contrast"), ("latents", "smoothed")]]
 
 
@@ -231,7 +236,7 @@ def test_there_and_back_is_where_it_began(name: str, kind: str) -> None:
     there, brought = at(x, dose, condition(model, 4))
     back, _ = at(there, -dose, brought)
     missed, moved = (float((each - x).abs().mean()) for each in (back, there))
-    assert moved > 2e-4
+    assert moved > FAINT.get((name, kind), 1e-3)
     assert missed < RETURN.get(f"{name} {kind}", RETURN.get(kind, 0.15)) * moved
 
 

@@ -203,19 +203,12 @@ def answers_jspsych(folder, said):
     return folder / "answers.json"
 
 
-def read_answers(reading, expected, salt):
-    """The answers that a file adds to a batch, the fate of its rows, and how many rows each person has."""
-    ledger = Ledger(salt)
-    ledger.ask(expected)
-    fate, rows_of = ledger.read(reading)
-    pieces = list(ledger.new())
-    return (pd.concat(pieces) if pieces else pd.DataFrame(columns=["assignment", "position", "question", "value"])), fate, rows_of
-
-
 def back(path, asked, said, *, people=3, without=(), format=None):
     """Imports a file and compares every answer."""
-    reading = Reading(path)
-    answers, fate, _ = read_answers(reading, asked, SALT)
+    reading, ledger = Reading(path), Ledger(SALT)
+    ledger.ask(asked)
+    fate, _ = ledger.read(reading)
+    answers = pd.concat(ledger.new())
     assert reading.format == format and not fate.invalid and not fate.unmatched and fate.participants == people, fate
     found = {(r.assignment, r.position, r.question): r.text if isinstance(r.text, str) else r.value for r in answers.itertuples()}
     assert found == {key: value for key, value in said.items() if key[2] not in without}
@@ -244,7 +237,9 @@ def test_every_format_comes_back_as_the_same_table(tmp_path, request, shown, que
         answers = pd.read_csv(folders["csv"] / "answers.csv", dtype=str)
         both = answers["question"].eq("kind_worst")
         answers.assign(value=answers["value"].mask(both, answers["value"].shift())).to_csv(folders["csv"] / "both.csv", index=False)
-        _, fate, _ = read_answers(Reading(folders["csv"] / "both.csv"), asked, SALT)
+        ledger = Ledger(SALT)
+        ledger.ask(asked)
+        fate, _ = ledger.read(Reading(folders["csv"] / "both.csv"))
         assert fate.warnings == (f"trials in which one picture is named as the best and as the worst: {both.sum()}",)
         for path in (folders["surveyjs"] / "surveys").glob("*.json"):
             elements = [element for page in json.loads(path.read_text())["pages"] for element in page["elements"]]

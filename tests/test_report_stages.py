@@ -152,7 +152,8 @@ def test_every_claim_is_reproduced_by_its_own_command(
         ('{"study": 1}', "value\n1\n", "is no plan: study"),
         (None, "value\n1\n", "no column 'direction'"),
         (None, f"{HEAD}outcome_up,trust,p,i,treated,1,high\n", "column 'value' holds words"),
-        (None, f"{HEAD}outcome_up,kind,p,i,treated,1,2\n", "question 'kind' is not in the plan"),
+        (None, f"{HEAD}outcome_up,kind,p,i,treated,1,2\n", "question 'kind' is not one of the plan"),
+        (None, f"{HEAD}outcome_up,trust,p,i,control,1,2\n", "arm 'control' is not one of the plan"),
     ],
 )
 def test_answers_that_the_plan_does_not_know_are_refused_by_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,10 +51,14 @@ def register(app: typer.Typer) -> None:
             raise UserError(f"There is no statement '{min(absent)}'.", hint=f"There are: {', '.join(s.id for s in found)}.")
         shown = [statement for statement in found if not id or statement.id in id]
         rows = [
-            (s.id, *(f"{x:.4g}" for x in (s.estimate, s.low, s.high, s.p)), {True: "yes", False: "no", None: ""}[s.verdict]) for s in shown
+            (s.id, *map(_short, (s.estimate, s.low, s.high, s.p)), {True: "yes", False: "no", None: ""}[s.verdict]) for s in shown
         ]
         text = tabled(("statement", "estimate", "low", "high", "p", "holds"), rows)
-        answer({"statements": [s.facts() for s in shown]}, as_json=as_json, text=text.replace("nan", "not estimable"))
+        answer({"statements": [s.facts() for s in shown]}, as_json=as_json, text=text)
+
+
+def _short(value: float) -> str:
+    return "not estimable" if math.isnan(value) else f"{value:.4g}"
 
 
 def _plan(file: Path) -> Study:
@@ -83,12 +88,16 @@ def _with_columns(file: Path, needed: tuple[str, ...]) -> pd.DataFrame:
 def _answers(file: Path, study: Study) -> pd.DataFrame:
     import pandas as pd
 
+    from contrafact.stats.dose import ARMS
+    from contrafact.survey.design import UNCHANGED
+
     rows = _with_columns(file, NEEDED)
     for name in NUMBERS:
         if name in rows and not pd.api.types.is_numeric_dtype(rows[name]):
             raise UserError(f"{file}: column '{name}' holds words; it must hold numbers.")
     questions = {question.name for question in study.survey.questions} if study.survey else set()
-    for name, known in (("direction", set(study.directions)), ("question", questions)):
+    arms = {*UNCHANGED, *ARMS}
+    for name, known in (("direction", set(study.directions)), ("question", questions), ("arm", arms)):
         if strange := set(rows[name].dropna().astype(str)) - known:
-            raise UserError(f"{file}: {name} '{min(strange)}' is not in the plan; it has {', '.join(sorted(known))}.")
+            raise UserError(f"{file}: {name} '{min(strange)}' is not one of the plan; there are {', '.join(sorted(known))}.")
     return rows.assign(draw=rows.get("draw", 0), excluded=rows.get("excluded", False))

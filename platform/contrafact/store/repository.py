@@ -397,7 +397,7 @@ class Store:
                     )
                 }
                 rows = [_row(card, stage_run_id=stage_run_id) for card in part]
-                _bulk(session, m.Card, rows, lambda row: known.get((row["stimulus_id"], row["judge_sha256"])))  # noqa: B023
+                _bulk(session, m.Card, rows, lambda row, known=known: known.get((row["stimulus_id"], row["judge_sha256"])))
 
     def cards(self, study_id: int) -> list[CardRecord]:
         """The cards of a study's stimuli."""

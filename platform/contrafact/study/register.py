@@ -62,7 +62,7 @@ def changed_since(payload: Mapping[str, Any], loaded: LoadedStudy) -> list[str]:
 def _read_today(frozen: dict[str, Any]) -> dict[str, Any]:
     try:
         return content(Study.model_validate_json(canonical(frozen)))
-    except ValidationError:
+    except ValidationError:  # of keys that are no longer known; they differ, and are named
         return frozen
 
 
