@@ -20,7 +20,7 @@ from contrafact.diffusion.sample import sample
 from contrafact.diffusion.schedule import Schedule
 from contrafact.diffusion.train import TrainConfig, train
 from contrafact.errors import UserError
-from contrafact.images import decode, pack
+from contrafact.images import decode, pack, splits
 from contrafact.predictors.predictor import Predictor, as_input
 from contrafact.predictors.quality import auc, r2
 from contrafact.predictors.train import FitConfig, calibrate, fit, targets_of
@@ -60,7 +60,7 @@ def run(context: Context) -> dict[str, Any]:
     denoiser = open_denoiser(folder)
     context.log_artifact(_samples(context, denoiser, latents, len(names)), "samples")
     context.log_artifact(folder, "denoiser")
-    steering = _on_denoised(context, guide, denoiser, latents, data, conditions)
+    steering = _on_denoised(context, denoiser, latents, data, conditions)
     seen = study.model.images_seen
     files = {"denoiser": context.files.put_folder(folder), "guide": context.files.put_folder(steering)}
     models = [
@@ -205,23 +205,25 @@ def _samples(context: Context, denoiser: Denoiser, latents: Latents | None, cond
 
 def _on_denoised(
     context: Context,
-    guide: Predictor,
     denoiser: Denoiser,
     latents: Latents | None,
     data: pack.Dataset,
     conditions: np.ndarray,
 ) -> Path:
-    """The guide, trained on with images noised up to .7 of the schedule and denoised in one step.
+    """The guide that steers, trained on with images noised up to .7 of the schedule and denoised in one step.
 
     A guide that only knows photographs is easily fooled on the soft clean estimates that it steers. Its calibration
     and units are frozen anew on the validation images, or one SD of dose would not be one SD any more.
     """
     folder = context.folder / "guide_denoised"
-    config = context.study.predictors.guide
+    config, files = context.study.predictors.guide, context.upstream["predict"]["files"]
     if folder.exists():
         return folder
+    guide = Predictor.load(context.files.get_folder(files.get("steering", files["guide"]), context.folder / "steering_in"))
     if config.denoised_share > 0:
-        train, validation = data.split == "train", data.split == "validation"
+        validation = data.split == "validation"
+        train = (data.split == "train") & splits.steers(data.unit_id, config.steering_share, context.study.seed)
+        conditions = conditions[train[data.split == "train"]]
         # Few photographs are noised several times over, or the guide would learn these very noises by heart.
         draws = -(-DENOISED // int(train.sum()))
         images = np.concatenate([data.images[train]] * draws)

@@ -11,7 +11,7 @@ import torch
 
 from contrafact import seeds
 from contrafact.counterfactual.text import open_text_model
-from contrafact.images import duplicates, pack, worlds
+from contrafact.images import duplicates, pack, splits, worlds
 from contrafact.predictors.predictor import Predictor, Target, as_input
 from contrafact.predictors.quality import expected_calibration_error, mapping, quality
 from contrafact.predictors.train import FitConfig, calibrate, fit, targets_of
@@ -19,6 +19,7 @@ from contrafact.run.context import Context
 from contrafact.store.records import ModelRecord
 from contrafact.study import schema
 
+NAMES = {"steering": "steering guide"}
 READER_IMAGES = 9_000  # rendered for the reader alone; no model of the study sees them
 
 
@@ -38,12 +39,11 @@ def run(context: Context) -> dict[str, Any]:
         heads: int,
         targets: list[Target],
         values: np.ndarray,
-        split: str,
+        chosen: np.ndarray,
         config: schema.Predictor,
     ) -> Predictor:
         """Fit, calibrate and measure one predictor; a finished one is taken from the work folder."""
         folder = context.folder / role
-        chosen = data.split == split
         numbers = [seeds.integer(study.seed, "predictor", role, head) for head in range(heads)]
         if not folder.exists():
             predictor = Predictor(family, targets, numbers)
@@ -70,23 +70,31 @@ def run(context: Context) -> dict[str, Any]:
 
     wanted = data.outcome[:, None]
     target = targets_of([outcome.column], [outcome.kind], wanted)
-    count = 2 + 2 * bool(covariates) + (study.world is not None)
+    train, judged = data.split == "train", data.split == "judge"
+    apart = study.predictors.guide.steering_share < 1
+    steers = splits.steers(data.unit_id, study.predictors.guide.steering_share, study.seed)
+    if apart:
+        binary = outcome.kind == "binary"
+        splits.require_parts(steers[train], data.unit_id[train], data.outcome[train], binary=binary)
+    count = 2 + apart + 2 * bool(covariates) + (study.world is not None)
     steps = iter(context.progress(range(count), count, "predictors"))
     next(steps)
-    guide = trained(
-        "guide", "guide", study.predictors.guide.heads, target, wanted, "train", study.predictors.guide
-    )
+    config = study.predictors.guide
+    guide = trained("guide", "guide", config.heads, target, wanted, train & ~steers if apart else train, config)
+    if apart:
+        next(steps)
+        trained("steering", "guide", config.heads, target, wanted, train & steers, config)
     next(steps)
     judge = trained(
-        "judge", "judge", study.predictors.judge.heads, target, wanted, "judge", study.predictors.judge
+        "judge", "judge", study.predictors.judge.heads, target, wanted, judged, study.predictors.judge
     )
     if covariates:
         known = data.covariates[list(covariates)].to_numpy(dtype=float)
         kinds = [covariate.kind for covariate in covariates.values()]
         targets = targets_of(list(covariates), kinds, known)
-        for role, family, split in (("probe_guide", "guide", "train"), ("probe_judge", "judge", "judge")):
+        for role, family, chosen in (("probe_guide", "guide", train), ("probe_judge", "judge", judged)):
             next(steps)
-            trained(role, family, study.predictors.probe.heads, targets, known, split, study.predictors.probe)
+            trained(role, family, study.predictors.probe.heads, targets, known, chosen, study.predictors.probe)
     if study.world is not None:
         next(steps)
         facts["files"]["reader"] = context.files.put_folder(_reader(context))
@@ -109,8 +117,8 @@ def run(context: Context) -> dict[str, Any]:
         context.stage_run_id,
         [
             ModelRecord(
-                role=role,  # type: ignore[arg-type]
-                name=role,
+                role="guide" if role == "steering" else role,  # type: ignore[arg-type]
+                name="guide, steering, of photographs" if role == "steering" else role,
                 files_sha256=sha256,
                 quality={key: value for key, value in facts["quality"].items() if key.startswith(f"{role}.")},
             )
@@ -178,12 +186,14 @@ def _reader(context: Context) -> Path:
 
 
 def _at_chance(qualities: dict[str, dict[str, Any]], outcome: str) -> str | None:
-    for role in ("guide", "judge"):
-        found = qualities[f"{role}.{outcome}"]
+    for role in ("guide", "steering", "judge"):
+        if (key := f"{role}.{outcome}") not in qualities:
+            continue  # no guide that only steers
+        found = qualities[key]
         chance = 0.5 if found["metric"] == "auc" else 0.0
         if not found["low"] > chance:
             return (
-                f"The {role}'s {found['metric'].upper()} on the validation images is {found['value']:.2f} "
+                f"The {NAMES.get(role, role)}'s {found['metric'].upper()} on the validation images is {found['value']:.2f} "
                 f"[{found['low']:.2f}, {found['high']:.2f}], an interval that includes chance ({chance:g}): "
                 "there is no direction to follow. More images, a better crop or another outcome would help."
             )

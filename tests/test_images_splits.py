@@ -44,6 +44,31 @@ def test_the_manifest_overrides() -> None:
     assert roles == {"a": "lockbox", "b": splits.split_of("b", Splits(), 1)}
 
 
+def test_who_steers_reads_no_dose_and_more_units_move_nobody() -> None:
+    names = [f"u{k}" for k in range(20_000)]
+    steers = splits.steers(np.repeat(names, 2), 0.3, 1).reshape(-1, 2)
+    assert (steers[:, 0] == steers[:, 1]).all() and steers.mean() == pytest.approx(0.3, abs=0.012)
+    assert (splits.steers(names[500:700], 0.3, 1) == steers[500:700, 0]).all()
+    assert splits.steers(names, 1.0, 1).all()
+    # Who steers does not follow from the split.
+    train = np.array([role == "train" for role in splits.assign(names, Splits(), 1).values()])
+    assert steers[train].mean() == pytest.approx(0.3, abs=0.02)
+
+
+def test_both_parts_of_the_guide_need_enough_to_learn_from() -> None:
+    units, alternating, level = [f"u{k // 2}" for k in range(40)], [0.0, 1.0] * 20, [0.0] * 40
+    first = np.arange(40)
+    splits.require_parts(first < 20, units, alternating, binary=True)
+    splits.require_parts(first < 20, units, level, binary=False)
+    for steers, outcome, mistake in (
+        (first < 20, level, "10 are to steer, with 1 levels"),
+        (first < 18, alternating, "9 are to steer"),
+        (first < 22, alternating, "9 are to read doses"),
+    ):
+        with pytest.raises(UserError, match=mistake):
+            splits.require_parts(steers, units, outcome, binary=True)
+
+
 def rows(counts: dict[str, int], images_each: int = 2) -> tuple[pd.Series, pd.Series, pd.Series]:
     role = [name for name, n in counts.items() for _ in range(n * images_each)]
     unit = [f"{name}{k}" for name, n in counts.items() for k in range(n) for _ in range(images_each)]

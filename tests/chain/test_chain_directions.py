@@ -47,6 +47,33 @@ def test_every_kind_is_edited_controlled_and_measured(
             assert np.mean(moved) > 0.05, (name, arm)
 
 
+def test_doses_are_read_by_a_guide_that_gave_no_gradient(
+    predicted: Any, changed: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With a steering share, who learns to steer and who learns to read are other units' networks, up to the card."""
+    chain = predicted.copy(tmp_path / "apart")
+    plan = changed(("guide: {", "guide: {steering_share: 0.5, "), ("images: 9}", "images: 4}"))
+    said = chain.run(plan, "--until", "gate").said
+    assert said["stopped"] is None
+    files = Files(settings.read(chain.workspace).files_url)
+    with chain.store() as store:
+        study = store.study("tiny")
+        guides = {model.name: model for model in store.models(study.id) if model.role == "guide"}
+        stimuli = store.stimuli(study.id)
+    assert set(guides) == {"guide", "guide, steering, of photographs", "guide, steering"}
+    assert {row.guide_sha256 for row in stimuli} == {guides["guide, steering"].files_sha256}
+    reads, on, steers = (
+        Predictor.load(files.get_folder(guides[name].files_sha256, tmp_path / name)) for name in sorted(guides)
+    )
+    treated = [row for row in stimuli if row.arm in ("treated", "null")]
+    pictures = np.stack([decode.from_png(files.get(row.pixels_sha256)) for row in treated])
+    dose = np.array([row.dose for row in treated])
+    moved = [np.polyfit(dose, each.read(pictures)[:, 0], 1)[0] for each in (reads, on, steers)]
+    # A gradient finds what its own network takes for the outcome: the network that was followed is moved furthest.
+    assert moved[0] == pytest.approx(1, abs=0.25)
+    assert min(moved[1:]) > 1.2 * moved[0]
+
+
 ROUNDS = """\
   found: {kind: guidance, target: skin, audit: the second round leaves it out, edit: {steps: 4}}
   plain: {kind: guidance, edit: {steps: 4}}

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from contrafact import seeds
 from contrafact.errors import UserError
@@ -34,12 +35,31 @@ def split_of(unit_id: str, shares: Splits, seed: int) -> str:
     return [name for name in SPLITS if getattr(shares, name) > 0][-1]  # shares add up to 1 but for rounding
 
 
+def steers(unit_ids: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
+    """Whether the steering guide learns from each image's unit (n,); ``share`` of the units on average."""
+    return np.array([seeds.integer(seed, "steers", unit) / 2**63 < share for unit in unit_ids], bool)
+
+
 def assign(
     unit_ids: Sequence[str], shares: Splits, seed: int, given: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Unit to role. ``given`` holds the units whose role the manifest states."""
     given = given or {}
     return {unit: given.get(unit) or split_of(unit, shares, seed) for unit in dict.fromkeys(unit_ids)}
+
+
+def require_parts(steers: NDArray[np.bool_], unit_id: Sequence[str], outcome: Sequence[float], *, binary: bool) -> None:
+    """Refuse train images (n,) of which too few units steer, or too few are left to read doses."""
+    table = pd.DataFrame({"steers": steers, "unit": unit_id, "outcome": outcome})
+    for part, told in ((True, "steer"), (False, "read doses")):
+        mine = table[table["steers"] == part]
+        units, levels = mine["unit"].nunique(), mine["outcome"].nunique()
+        if units < MINIMUM_UNITS["train"] or (binary and levels < 2):
+            raise UserError(
+                f"Of the units of the split `train`, {units} are to {told}, with {levels} levels of the outcome; "
+                f"{MINIMUM_UNITS['train']} units are needed{', and both levels' if binary else ''}.",
+                hint="Change `predictors.guide.steering_share`, or leave it out.",
+            )
 
 
 def require_enough(split: pd.Series, unit_id: pd.Series, outcome: pd.Series, *, binary: bool) -> None:

@@ -59,8 +59,14 @@ def _material(study: Study) -> str:
 
 def _predictors(study: Study) -> str:
     p = study.predictors
+    apart = (
+        f"It learned from {p.guide.steering_share:.0%} of the training units; levels and doses are read by a second such "
+        "ensemble, of the other units, whose gradient is not followed. "
+        if p.guide.steering_share < 1
+        else ""
+    )
     return (
-        f"The guide, an ensemble of {p.guide.heads} heads trained on real and denoised images, alone steers edits. The "
+        f"The guide, an ensemble of {p.guide.heads} heads trained on real and denoised images, alone steers edits. {apart}The "
         f"judge was trained apart from it, on other units and with another architecture; it never steers and alone "
         f"scores. Intervals of predictors come from {p.bootstrap:,} resamples of units of the validation images."
     )

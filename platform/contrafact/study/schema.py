@@ -142,8 +142,16 @@ class Predictor(Part):
     augment: bool = False
 
 
+class Guide(Predictor):
+    steering_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="share of the train units whose guide steers; below 1 a guide of the other units, which gives no "
+        "gradient, reads levels and doses",
+    )
+
+
 class Predictors(Part):
-    guide: Predictor = Predictor(heads=3)
+    guide: Guide = Guide(heads=3)
     judge: Predictor = Predictor(denoised_share=0.0)
     probe: Predictor = Predictor(denoised_share=0.0)
     bootstrap: Count = Field(default=1000, description="resamples of units behind each interval")
