@@ -3,7 +3,7 @@
     CONTRAFACT_DATA=DIR python benchmarks/smiles.py [--workspace DIR] [--json FILE] [--sheet FILE]
 
 Runs studies/london_smile.yaml up to finetune, which a workspace does once. Then the neutral photographs of the persons
-whose pictures are the study's stimuli are edited to 0.6, 1.2 and 1.8 SD by the study's own direction and by the other
+whose pictures are the study's stimuli are edited to the study's doses by its own direction and by the other
 methods of benchmarks/baselines.py (DiME left out, whose cost grows with the square of its steps), all with the same
 guide, denoiser and targets, and read by the judge, which learned from other persons.
 

@@ -18,9 +18,14 @@ pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 TINY = Path(__file__).with_name("tiny.yaml")
 
 
+LOWER = np.zeros((48, 48), np.uint8)
+LOWER[24:] = 255
+
+
 def photographs(folder: Path) -> None:
-    """The tiny world's faces as files of 48 px, with a manifest."""
+    """The tiny world's faces as files of 48 px, with a manifest and one mask for all: the lower half may change."""
     folder.mkdir()
+    Image.fromarray(LOWER).save(folder / "lower.png")
     world = study.load(TINY).study.world
     assert world is not None
     drawn = worlds.sample(world, 1)
@@ -28,17 +33,19 @@ def photographs(folder: Path) -> None:
     for name, picture in zip(names, worlds.render(drawn.factors, 48), strict=True):
         Image.fromarray(picture).save(folder / name)
     skin = drawn.factors[:, list(drawn.names).index("skin")]
-    rows = {"image": names, "unit_id": names, "outcome": np.asarray(drawn.outcome, int), "skin": skin}
+    rows = {"image": names, "unit_id": names, "outcome": np.asarray(drawn.outcome, int), "skin": skin, "part": "lower.png"}
     pd.DataFrame(rows).to_csv(folder / "images.csv", index=False)
 
 
-def test_people_see_the_photographs_own_crop(fresh: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_people_see_the_photographs_own_crop(fresh: Any, tmp_path: Path, masked: bool) -> None:
     photographs(tmp_path / "photos")
     text = TINY.read_text(encoding="utf-8")
     for old, new in (
         ("world: {kind: confounded, images: 500, cause: groom, nuisance: skin, effect: 4}\n", ""),
         ("  size: 16\n", "  manifest: photos/images.csv\n  delivery: 48\n  size: 16\n"),
         ("  respondents: {slope: 20}\n", ""),
+        *([("mask_quantile: 0.5", "mask: manifest"), ("  size: 16\n", "  mask: part\n  size: 16\n")] if masked else []),
     ):
         assert text.count(old) == 1
         text = text.replace(old, new)
@@ -62,6 +69,9 @@ def test_people_see_the_photographs_own_crop(fresh: Any, tmp_path: Path) -> None
             assert np.array_equal(picture, np.asarray(original))
         else:
             assert one.pixels_sha256 != images[one.image_id].delivered_sha256
+            if masked:
+                original = decode.from_png(files.get(images[one.image_id].delivered_sha256))
+                assert np.array_equal(picture[LOWER == 0], original[LOWER == 0])
     treated = [cards[one.id] for one in stimuli if one.arm == "treated"]
     at_size, delivered = (np.array([getattr(card, name) for card in treated]) for name in ("judge_dose", "delivered_dose"))
     assert np.abs(at_size).max() > 0.02

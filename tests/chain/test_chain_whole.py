@@ -105,6 +105,22 @@ def test_doses_out_of_support_for_every_image(gated: Any, changed: Callable[...,
         assert store.stimuli(study_id) == [] and store.chain(study_id) == []
 
 
+@pytest.mark.slow
+def test_a_dose_beyond_the_trust_region_is_flagged_not_faked(
+    predicted: Any, changed: Callable[..., Path], tmp_path: Path
+) -> None:
+    chain = predicted.copy(tmp_path / "short")
+    plan = changed(("steps: 4, secant_steps: 1", "steps: 4, trust_radius: 1.0e-5, secant_steps: 1"), ("images: 9}", "images: 4}"))
+    assert chain.run(plan, "--until", "gate").said["stopped"] is not None
+    with chain.store() as store:
+        study = store.study("tiny")
+        flags = {card.stimulus_id: list(card.flags) for card in store.cards(study.id)}
+        arm = {one.id: one.arm for one in store.stimuli(study.id)}
+    assert len(flags) == 4 * (1 + 3 * 2)
+    assert all(flag == (["unsupported"] if arm[one] == "treated" else []) for one, flag in flags.items())
+
+
+
 def test_the_run_waits_for_review_and_a_rejection_takes_the_whole_set_out(
     gated: Any, changed: Callable[..., Path], tmp_path: Path
 ) -> None:
