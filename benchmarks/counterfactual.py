@@ -66,7 +66,7 @@ OTHERS = 16
 """Faces on a contact sheet."""
 
 BETTER = {
-    **dict.fromkeys(("judge_flip_rate", "spearman", "monotone_share", "leakage_equivalent", "judge_retained"), "high"),
+    **dict.fromkeys(("judge_flip_rate", "spearman", "monotone_share", "leakage_equivalent", "judge_retained", "ssim"), "high"),
     **dict.fromkeys(("planted_share", "slope"), "one"),
     "edit_auc": "half",
 }
