@@ -17,7 +17,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from contrafact.store import models as m
-from contrafact.store.repository import Store, expire
+from contrafact.store.repository import Store
+from contrafact.store.repository.people import expire
 from contrafact.survey import allocation
 
 
