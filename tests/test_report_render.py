@@ -15,6 +15,7 @@ from contrafact import seeds
 from contrafact.images import worlds
 from contrafact.readings.results import ReportReading, reading
 from contrafact.report import pdf, render
+from contrafact.report.methods import methods
 from contrafact.report.preregistration import preregistrations
 from contrafact.stats.dose import Test as Claim
 from contrafact.stats.dose import analyse
@@ -49,6 +50,16 @@ def whole(study: Study, tmp_path_factory: pytest.TempPathFactory) -> ReportReadi
         study, facts(study), files := Files((tmp_path_factory.mktemp("files")).as_uri()),
         ratings=ratings(), stimuli=stimuli(files), provenance=[("registration", "ab" * 32), ("run", "17")],
     )  # fmt: skip
+
+
+def test_methods_say_who_reads_the_dose(study: Study) -> None:
+    guide = study.predictors.guide.model_copy(update={"steering_share": 0.4})
+    predictors = study.predictors.model_copy(update={"guide": guide})
+    apart = " ".join(text for _, text in methods(study.model_copy(update={"predictors": predictors}), {}, ()))
+    together = " ".join(text for _, text in methods(study, {}, ()))
+    told = "It learned from 40% of the training units; levels and doses are read by a second ensemble"
+    assert told in apart
+    assert "second ensemble" not in together
 
 
 def ratings() -> pd.DataFrame:

@@ -60,8 +60,8 @@ def _material(study: Study) -> str:
 def _predictors(study: Study) -> str:
     p = study.predictors
     apart = (
-        f"It learned from {p.guide.steering_share:.0%} of the training units; levels and doses are read by a second such "
-        "ensemble, of the other units, whose gradient is not followed. "
+        f"It learned from {p.guide.steering_share:.0%} of the training units; levels and doses are read by a second "
+        "ensemble, trained on photographs of the other units, whose gradient is not followed. "
         if p.guide.steering_share < 1
         else ""
     )

@@ -46,8 +46,9 @@ class Answers(Sessions):
         a list is in one piece. Returns how many are new.
 
         The same value twice is fine; another value takes the place of the first if ``correct``, and the audit says
-        so. Raises UserError, and writes nothing, where another value is there already and is not to be corrected, where a list belongs to somebody else, where nothing of the kind was asked, or where simulated answers
-        would be mixed with those of people.
+        so. Raises UserError, and writes nothing, where another value is there already and is not to be corrected,
+        where a list belongs to somebody else, where nothing of the kind was asked, or where simulated answers would be
+        mixed with those of people.
         """
         with self._write() as session:
             batch = session.scalar(select(m.Batch).where(m.Batch.study_id == study_id, m.Batch.name == name))

@@ -14,7 +14,7 @@ from contrafact.store.records import BatchRecord
 from contrafact.store.repository.sessions import Rows, Sessions
 from contrafact.study.schema import Question
 
-TRIALS = ["batch", "assignment", "list", "position", "kind", "place", "stimulus", "target", "pixels_sha256"]
+TRIALS = ["assignment", "list", "position", "kind", "place", "stimulus", "target", "pixels_sha256"]
 
 
 class Batches(Sessions):
@@ -142,7 +142,7 @@ class Batches(Sessions):
         with self._read() as session:
             batch = session.scalar(_batch(study_id, name))
             rows = [] if batch is None else session.execute(of_lists(_trials(batch.id), lists)).all()
-            table = pd.DataFrame(rows, columns=TRIALS[1:]).astype({"target": float})
+            table = pd.DataFrame(rows, columns=TRIALS).astype({"target": float})
         # Without this pandas makes decimal numbers of the ids beside missing ones.
         table["stimulus"] = pd.Series([row.stimulus for row in rows], index=table.index, dtype=object)
         table.insert(0, "batch", "" if batch is None else batch.name)
