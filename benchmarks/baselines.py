@@ -24,6 +24,7 @@ from contrafact.diffusion.invert import invert
 from contrafact.diffusion.sample import sample
 from contrafact.diffusion.schedule import Schedule
 from contrafact.predictors.predictor import Predictor, as_input
+from contrafact.study.schema import Edit
 
 
 class Counted:
@@ -49,13 +50,17 @@ class Counted:
 
 @dataclass(frozen=True)
 class Bench:
-    """``guide`` reads pictures, ``steering`` clean estimates; ``train`` (n, h, w, 3) is what a method may learn from."""
+    """``guide`` reads pictures, ``steering`` clean estimates; ``train`` (n, h, w, 3) is what a method may learn from.
+
+    ``edit`` is how the study follows its direction.
+    """
 
     denoiser: Counted
     guide: Predictor
     steering: Predictor
     train: np.ndarray
     seed: int
+    edit: Edit
 
     def reads(self, x: Tensor) -> Tensor:
         return self.guide.score(x)[:, 0]
@@ -69,11 +74,12 @@ Method = Callable[[Bench, Tensor, Tensor, Tensor], Tensor]
 
 
 def core(bench: Bench, source: Tensor, condition: Tensor, target: Tensor) -> Tensor:
-    """The engine as the demo runs it: direct inversion, shift of the outcome condition, one secant step."""
-    path = invert(bench.denoiser, source, condition, depth=0.85, steps=10)
-    measure = reading_change([bench.reads])
+    """The engine as the study says: direct inversion, shift of the outcome condition, secant steps on the guide."""
+    own = bench.edit
+    path = invert(bench.denoiser, source, condition, depth=own.depth, steps=own.steps)
+    measure, shift = reading_change([bench.reads]), ConditionShift()
     return edit(
-        bench.denoiser, path, ConditionShift(), target, target, measure, corrections=1, mask_quantile=0.9
+        bench.denoiser, path, shift, target, target, measure, corrections=own.secant_steps, mask_quantile=own.mask_quantile
     ).images
 
 

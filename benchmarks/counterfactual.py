@@ -77,7 +77,8 @@ WORLDS: dict[str, dict[str, Any]] = {
     "products": {
         "world": {"name": "products", "cause": "label", "nuisance": "backdrop"},
         "images": {"outcome": {"kind": "continuous"}, "covariates": {"backdrop": {}}},
-        "directions": {"outcome": {"hold": ["backdrop"]}},
+        # The depth of the least truth distance on bottles of another draw, of .55 to 1.
+        "directions": {"outcome": {"hold": ["backdrop"], "edit": {"depth": 0.8}}},
     },
     "unheld": {"directions": {"outcome": {"hold": []}}},
 }
@@ -185,7 +186,8 @@ def one_seed(
     validation = data.images[data.split == "validation"]
     judges = Judges(judge, reader, probes, _features(judge, validation))
     learnt = data.images[np.isin(data.split, ["train", "finetune"])]
-    bench = Bench(Counted(open_denoiser(where["denoiser"])), guide, steering, learnt, seed)
+    own = loaded.study.directions["outcome"].edit
+    bench = Bench(Counted(open_denoiser(where["denoiser"])), guide, steering, learnt, seed, own)
     methods = dict(baselines.METHODS)
     methods["vae"] = baselines.VaeMorph(learnt, seed)
     kept = models / f"figures_{n}.json"
@@ -336,7 +338,7 @@ def controls(
     signs, shams = torch.from_numpy(DOSES.astype(np.float32)), []
     for k in range(0, len(source), 32):
         part = slice(k, k + 32)
-        path = invert(bench.denoiser, source[part], condition[part], depth=0.85, steps=10)
+        path = invert(bench.denoiser, source[part], condition[part], depth=bench.edit.depth, steps=bench.edit.steps)
         noise = torch.stack(
             [
                 torch.from_numpy(seeds.normal(bench.denoiser.shape, seed, "sham", i))

@@ -82,12 +82,12 @@ def compared(plan: study.Study, facts: dict[str, Any], files: Files, folder: Pat
     ]
     condition = torch.tensor(np.stack(columns, 1), dtype=torch.float32)
     learnt = np.concatenate([data.images[data.split == "train"], data.extra])
-    bench = Bench(Counted(open_denoiser(where["denoiser"])), guide, steering, learnt, plan.seed)
+    bench = Bench(Counted(open_denoiser(where["denoiser"])), guide, steering, learnt, plan.seed, plan.directions["smile"].edit)
     direction = plan.directions["smile"]
     held = [partial(_column, probes, probes.names.index(name)) for name in direction.hold]
 
     def core(bench: Bench, source: Tensor, condition: Tensor, target: Tensor) -> Tensor:
-        own = direction.edit
+        own = bench.edit
         path = invert(bench.denoiser, source, condition, depth=own.depth, steps=own.steps)
         push = Guidance(lambda x: steering.score(x)[:, 0], held, own.trust_radius)
         measure = reading_change([bench.reads])

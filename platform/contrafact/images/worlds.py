@@ -125,14 +125,29 @@ def counterfactuals(
     the yardstick of a stimulus is the picture that this same instrument finds as far away. ``rising`` as ``rises``
     says; found on these pictures where it is not given.
     """
-    (n, k), d, shifts = factors.shape, moves.shape[1], SHIFTS
+    (n, k), d = factors.shape, moves.shape[1]
     response = _responses(factors, cause, read, size, world)
     if rising is None:
-        rising = bool(np.median(np.polyfit(shifts, response.T, 1)[0]) >= 0)
-    if not rising:  # a cause that lowers the outcome
-        shifts, response = shifts[::-1], response[:, ::-1]
-    truth = np.repeat(factors[:, None], d, 1)
-    truth[:, :, WORLD_FACTORS[world].index(cause)] += [
-        np.interp(move, np.maximum.accumulate(row), shifts) for move, row in zip(moves, response, strict=True)
+        rising = bool(np.median(np.polyfit(SHIFTS, response.T, 1)[0]) >= 0)
+    moved = [
+        [_smallest_shift(move, row if rising else -row) for move in (each if rising else -each)]
+        for each, row in zip(moves, response, strict=True)
     ]
+    truth = np.repeat(factors[:, None], d, 1)
+    truth[:, :, WORLD_FACTORS[world].index(cause)] += moved
     return render(truth.reshape(-1, k), size, world).reshape(n, d, size, size, 3)
+
+
+def _smallest_shift(move: float, response: NDArray[np.float64]) -> float:
+    """The shift nearest to 0 that moves a rising ``response`` (to ``SHIFTS``) by ``move``, or comes nearest to that.
+
+    Towards the ends of what a picture can show, a reading may stand still or turn back: a bottle has no label left to
+    shrink. Interpolating over the whole response would then answer with the far end.
+    """
+    zero, sign = len(SHIFTS) // 2, 1 if move >= 0 else -1
+    reached = np.maximum.accumulate(sign * response[zero::sign])
+    if (size := sign * move) >= reached[-1]:
+        k = int(np.argmax(reached))
+    else:
+        k = int(np.argmax(reached > size))
+    return sign * float(np.interp(size, reached[max(k - 1, 0) : k + 1], SHIFTS[zero:][max(k - 1, 0) : k + 1]))
