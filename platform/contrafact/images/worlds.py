@@ -146,8 +146,7 @@ def _smallest_shift(move: float, response: NDArray[np.float64]) -> float:
     """
     zero, sign = len(SHIFTS) // 2, 1 if move >= 0 else -1
     reached = np.maximum.accumulate(sign * response[zero::sign])
-    if (size := sign * move) >= reached[-1]:
-        k = int(np.argmax(reached))
-    else:
-        k = int(np.argmax(reached > size))
-    return sign * float(np.interp(size, reached[max(k - 1, 0) : k + 1], SHIFTS[zero:][max(k - 1, 0) : k + 1]))
+    size = min(sign * move, reached[-1])
+    k = int(np.argmax(reached >= size))
+    around = slice(max(k - 1, 0), k + 1)
+    return sign * float(np.interp(size, reached[around], SHIFTS[zero:][around]))
