@@ -333,7 +333,7 @@ def _of_the_set(
             if "sham" in marks
             else float("nan")
         ),
-        "locality": float(np.nanmean(values["locality"])),
+        "locality": float(pd.Series(values["locality"].ravel()).mean()),  # of pictures that moved; NaN where none did
         "minimality": set_card.minimality(values["l1"][:, ends], (values["judge"] - values["judge"][:, [zero]])[:, ends]),
         **{
             seen: float(values[seen].mean()) if seen in values else float("nan")

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.factory import load_checkpoint
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,6 +46,10 @@ def open_text_model(folder: Path) -> TextModel:
 
     Nothing is downloaded. UserError where the folder holds no such model, or one whose tokenizer lies elsewhere.
     """
+    # Here, since the library takes seconds to import and most studies name no such model.
+    import open_clip
+    from open_clip.factory import load_checkpoint
+
     try:
         config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
         elsewhere = [key for key in ("hf_model_name", "hf_tokenizer_name") if config.get("text_cfg", {}).get(key)]
