@@ -18,6 +18,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,11 @@ def main() -> None:
         with open_store(place.database_url, create=False) as store:
             record = store.study(loaded.study.study)
             assert record is not None
-            stimuli = store.stimuli_table(record.id)
+            names = {direction.id: direction.name for direction in store.directions(record.id)}
+            stimuli = pd.DataFrame([asdict(stimulus) for stimulus in store.stimuli(record.id)])
+        # At the model's size; where people see another, `pixels_sha256` is theirs.
+        stimuli["pixels"] = stimuli["edited_sha256"].fillna(stimuli["pixels_sha256"])
+        stimuli["direction"] = stimuli["direction_id"].map(names)
         readers = readers_of(loaded.study, facts, files, Path(scratch))
         rows, sheets = read(stimuli, files, readers, loaded.study.seed)
     text = json.dumps({"rows": rows}, indent=1)
@@ -114,10 +119,10 @@ def read(stimuli: pd.DataFrame, files: Files, readers: dict[str, Read], seed: in
     rows, sheets = [], []
     shown = stimuli[stimuli["arm"].isin(["null", "treated", "sham", "placebo"])]
     for direction, own in shown.groupby("direction", sort=False):
-        null = own[own["arm"] == "null"].drop_duplicates("image").set_index("image")["pixels_sha256"]
+        null = own[own["arm"] == "null"].drop_duplicates("image_id").set_index("image_id")["pixels"]
         sources = {image: decode.from_png(files.get(sha)) for image, sha in null.items()}
         for arm in ("treated", "sham", "placebo"):
-            table = own[own["arm"] == arm].pivot_table(index="image", columns="dose", values="pixels_sha256", aggfunc="first")
+            table = own[own["arm"] == arm].pivot_table(index="image_id", columns="dose", values="pixels", aggfunc="first")
             table = table.dropna()
             if table.empty:
                 continue
