@@ -38,6 +38,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "clothing" / "images.csv").is_file():
         raise SystemExit("python studies/clothing.py FOLDER: the folder that holds clothing/images.csv")
     main(Path(sys.argv[1]))
