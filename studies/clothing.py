@@ -7,7 +7,7 @@ is cloth, and ``surround``, that of its outermost twelfth, which is floor, wall 
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,9 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "clothing" / "images.csv").is_file():
-        raise SystemExit("python studies/clothing.py FOLDER: the folder that holds clothing/images.csv")
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    asked = parser.parse_args()
+    if not (asked.folder / "clothing" / "images.csv").is_file():
+        parser.error(f"{asked.folder}: no clothing/images.csv in it; name the folder that holds clothing/")
+    main(asked.folder)
