@@ -77,8 +77,8 @@ WORLDS: dict[str, dict[str, Any]] = {
     "products": {
         "world": {"name": "products", "cause": "label", "nuisance": "backdrop"},
         "images": {"outcome": {"kind": "continuous"}, "covariates": {"backdrop": {}}},
-        # The depth of the least truth distance on bottles of another draw, of .55 to 1.
-        "directions": {"outcome": {"hold": ["backdrop"], "edit": {"depth": 0.8}}},
+        # Chosen by truth distance on bottles of another draw.
+        "directions": {"outcome": {"hold": ["backdrop"], "edit": {"depth": 0.75, "steps": 5}}},
     },
     "unheld": {"directions": {"outcome": {"hold": []}}},
 }
