@@ -28,6 +28,7 @@ import torch
 from smiles import interval
 
 from contrafact import seeds, settings, study
+from contrafact.counterfactual.delivery import LUMA
 from contrafact.images import decode, pack
 from contrafact.predictors.predictor import Predictor
 from contrafact.run.engine import run_study
@@ -96,7 +97,7 @@ def _standard(measure: Read, real: np.ndarray) -> Read:
 
 def luma(pictures: np.ndarray) -> np.ndarray:
     """Rec. 601, (n, h, w), 0 to 255."""
-    return pictures @ np.array([0.299, 0.587, 0.114])
+    return pictures @ LUMA
 
 
 def middle(pictures: np.ndarray) -> np.ndarray:
@@ -117,13 +118,11 @@ def frame(pictures: np.ndarray) -> np.ndarray:
 def read(stimuli: pd.DataFrame, files: Files, readers: dict[str, Read], seed: int) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
     """A row for every direction's arm, and a sheet for every direction's treated one."""
     rows, sheets = [], []
-    shown = stimuli[stimuli["arm"].isin(["null", "treated", "sham", "placebo"])]
-    for direction, own in shown.groupby("direction", sort=False):
-        null = own[own["arm"] == "null"].drop_duplicates("image_id").set_index("image_id")["pixels"]
+    for direction, own in stimuli.groupby("direction", sort=False):
+        null = own[own["arm"] == "null"].set_index("image_id")["pixels"]
         sources = {image: decode.from_png(files.get(sha)) for image, sha in null.items()}
         for arm in ("treated", "sham", "placebo"):
             table = own[own["arm"] == arm].pivot_table(index="image_id", columns="dose", values="pixels", aggfunc="first")
-            table = table.dropna()
             if table.empty:
                 continue
             pictures = np.stack([[decode.from_png(files.get(sha)) for sha in row] for row in table.to_numpy()])
